@@ -1,0 +1,16 @@
+//! keepset backs up and restores the volumes of StatefulSets as one thing: every ordinal, every claim, one recovery point.
+//!
+//! The floor plan, from the top: a room imports rooms of lower floors only, and `tests/floors.rs` keeps it so.
+//!
+//! - 7 `cli`: arguments, one file per verb, wiring, output, exit codes
+//! - 6 `config`: settings from file, environment and flags
+//! - 4 `backup`, `restore`: pure plans and what carries them out; they never meet each other
+//! - 3 `mover`: one ordinal's volumes to or from the repository; `hooks`: commands around a start
+//! - 2 `repository`: the restic v2 repository: chunks, packs, index, trees, snapshots, locks, keys
+//! - 1 `store`, `platform`, `volume`, `retention`, `telemetry`: the doors, which never meet each other
+//! - 0 `model`, `clock`, `monitor`: nouns and the two seams that every floor may use
+
+pub mod clock;
+pub mod model;
+pub mod monitor;
+pub mod store;

@@ -1,0 +1,57 @@
+//! A claim's identity: which template of which ordinal it is.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::set::Ordinal;
+
+/// Identity is built from template, set and ordinal and never parsed back out of a name alone: `data-web-1-0` is template `data` of
+/// set `web-1`, or template `data-web` of set `1`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimId {
+    /// First, so that the derived order is by ordinal as a number, then by template.
+    pub ordinal: Ordinal,
+    pub template: String,
+}
+
+impl ClaimId {
+    /// `<template>-<set>-<ordinal>`, the fixed scheme of the StatefulSet controller.
+    pub fn name(&self, set: &str) -> String {
+        format!("{}-{}-{}", self.template, set, self.ordinal)
+    }
+
+    /// The identity that `claim` has in the set called `set`, given that its template is not known: everything before `-<set>-<ordinal>`.
+    /// `None` where the name cannot be this set's.
+    pub fn of_name(claim: &str, set: &str) -> Option<ClaimId> {
+        let (rest, digits) = claim.rsplit_once('-')?;
+        let canonical = !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+        let template = rest.strip_suffix(set)?.strip_suffix('-')?;
+        if !canonical || template.is_empty() {
+            return None;
+        }
+        Some(ClaimId { ordinal: Ordinal(digits.parse().ok()?), template: template.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claims_name_and_identity_match_each_other() {
+        let id = ClaimId { ordinal: Ordinal(10), template: "data".into() };
+        assert_eq!(id.name("web"), "data-web-10");
+        assert_eq!(ClaimId::of_name("data-web-10", "web"), Some(id));
+        assert_eq!(ClaimId::of_name("data-web-1-0", "web-1").unwrap().template, "data");
+        for foreign in ["data-web-01", "data-web-", "data-db-0", "web-0", "-web-0", "data-web-0x", "data-web-99999999999"] {
+            assert_eq!(ClaimId::of_name(foreign, "web"), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn claims_sort_by_ordinal_as_a_number_first() {
+        let nine = ClaimId { ordinal: Ordinal(9), template: "wal".into() };
+        let ten = ClaimId { ordinal: Ordinal(10), template: "data".into() };
+        assert!(nine < ten);
+    }
+}

@@ -1,0 +1,11 @@
+//! The nouns that every floor shares: plain data, no IO, no async.
+//!
+//! A file belongs here only if two rooms use it.
+
+pub mod claim;
+pub mod entry;
+pub mod id;
+pub mod manifest;
+pub mod mover_job;
+pub mod point;
+pub mod set;

@@ -1,0 +1,148 @@
+//! What a mover is told and what it answers: the only words that backup and restore exchange with their workers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::id::Id;
+use crate::model::manifest::ChangeDetection;
+use crate::model::set::{Ordinal, SetName};
+
+/// The whole of a mover's orders: one ordinal of one run. Holds no secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MoverJob {
+    pub run: String,
+    pub set: SetName,
+    pub ordinal: Ordinal,
+    /// The repository's location as the user wrote it: no credentials in it.
+    pub repository: String,
+    /// Bytes that buffers, packs and index may take together.
+    pub memory: u64,
+    pub task: Task,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Task {
+    Save(Vec<SaveClaim>),
+    Fill(Vec<FillClaim>),
+}
+
+/// Save one volume into the repository.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SaveClaim {
+    pub name: String,
+    /// Where the mover sees the volume's root.
+    pub source: String,
+    /// The claim's tree in the previous complete point, to compare with.
+    pub parent: Option<Id>,
+    /// When the parent was cut, in seconds since 1970. A file whose ctime is not more than two minutes before it is read again.
+    pub parent_cut: Option<i64>,
+    /// `Content` reads everything whatever the times say.
+    pub change_detection: ChangeDetection,
+}
+
+/// Fill one volume from the repository.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FillClaim {
+    pub name: String,
+    /// The claim's tree in the point.
+    pub tree: Id,
+    /// Where the mover sees the target's root: an empty directory (a root-level `lost+found` aside).
+    pub target: String,
+    /// Only these paths below the volume's root, slash-separated; empty for all.
+    pub paths: Vec<String>,
+}
+
+/// One line of a mover's standard output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MoverLine {
+    Progress(Progress),
+    /// The last line of a mover that did its work; stands in the repository too, at `x-keepset/runs/<run>/<ordinal>`, after a save.
+    Report(MoverReport),
+    /// The last line of a mover that failed.
+    Failed {
+        error: String,
+        hint: Option<String>,
+        kind: FailureKind,
+    },
+}
+
+/// What made a mover fail, as far as the exit code depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FailureKind {
+    Failed,
+    Refused,
+    Locked,
+    Interrupted,
+}
+
+/// Counted since the mover began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Entries that are no folders.
+    pub files: u64,
+    pub dirs: u64,
+    /// Bytes of file content dealt with, read or not.
+    pub bytes: u64,
+    /// Bytes that had to be read (save) or written (fill).
+    pub moved_bytes: u64,
+    /// Plain bytes that the repository did not have (save).
+    pub new_bytes: u64,
+    /// Bytes put into the store (save) or got from it (fill).
+    pub stored_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MoverReport {
+    pub run: String,
+    pub ordinal: Ordinal,
+    pub total: Progress,
+    pub claims: Vec<ClaimReport>,
+    /// Packs that this mover put, all of them in an index that it put too.
+    pub new_packs: Vec<Id>,
+    /// Indexes that this mover put.
+    pub new_indexes: Vec<Id>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimReport {
+    pub name: String,
+    /// The volume's tree (save), or the tree that was filled.
+    pub tree: Id,
+    pub files: u64,
+    pub dirs: u64,
+    pub bytes: u64,
+    /// When the walk began, RFC 3339.
+    pub cut: String,
+    pub problems: Vec<Problem>,
+}
+
+/// Something about one path that did not go as it should.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// Below the volume's root; bytes that are not UTF-8 are written `\xNN`.
+    pub path: String,
+    pub kind: ProblemKind,
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ProblemKind {
+    /// It could not be read and is not in the point, or could not be restored.
+    Unreadable,
+    /// It went on changing while it was read, and is in the point as it was read last.
+    Changed,
+    /// It was listed, then gone before it could be read: as if the walk had come later.
+    Vanished,
+    /// Data is back, but an attribute could not be set.
+    Attribute,
+}
