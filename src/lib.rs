@@ -13,4 +13,5 @@
 pub mod clock;
 pub mod model;
 pub mod monitor;
+pub mod retention;
 pub mod store;
