@@ -11,7 +11,9 @@
 //! - 0 `model`, `clock`, `monitor`: nouns and the two seams that every floor may use
 
 pub mod clock;
+pub mod config;
 pub mod model;
 pub mod monitor;
 pub mod retention;
 pub mod store;
+pub mod telemetry;
