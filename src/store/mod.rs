@@ -44,7 +44,7 @@ impl Store {
     }
 
     fn path(&self, key: &str) -> Path {
-        key.split('/').fold(self.root.clone(), |path, part| path.join(part))
+        key.split('/').fold(self.root.clone(), Path::join)
     }
 
     fn error(&self, key: &str, source: object_store::Error) -> StoreError {

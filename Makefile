@@ -1,0 +1,33 @@
+# keepset's few commands. Tools and test servers that a target needs are put by itself into a cache outside the checkout
+# ($XDG_CACHE_HOME/keepset, else ~/.cache/keepset); what is there is used, nothing there is relied on.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench fmt
+
+CARGO ?= cargo
+CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/keepset
+export KEEPSET_CACHE := $(CACHE)
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: ## back up a set of folders, wreck it, bring it back in order, prove every byte
+	$(CARGO) run --quiet -- demo
+
+test: ## all tests, with stock restic and a real MinIO (set up by itself)
+	tests/testbed/packages.sh
+	minio="$$(tests/testbed/minio.sh)" && KEEPSET_TEST_MINIO="$$minio" $(CARGO) test --locked
+
+check: ## format, lints, docs, floor plan, dependencies, spelling
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	$(CARGO) test --locked --test floors
+	tests/testbed/tools.sh
+
+bench: ## keepset beside restic, borg and bupstash, in turn, on files and on MinIO (long)
+	tests/testbed/packages.sh
+	benches/run.sh
+
+fmt: ## format the sources
+	$(CARGO) fmt --all
