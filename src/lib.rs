@@ -17,3 +17,4 @@ pub mod monitor;
 pub mod retention;
 pub mod store;
 pub mod telemetry;
+pub mod volume;

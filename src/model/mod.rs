@@ -7,5 +7,6 @@ pub mod entry;
 pub mod id;
 pub mod manifest;
 pub mod mover_job;
+pub mod path_text;
 pub mod point;
 pub mod set;
