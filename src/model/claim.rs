@@ -33,6 +33,12 @@ impl ClaimId {
     }
 }
 
+/// Whether `text` can be a claim's or a template's name as one folder's name: no separator, no control character, no leading dot, at
+/// most 255 bytes. Kubernetes allows less; folders of other origin may have capitals and underscores.
+pub fn is_claim_name(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && !text.starts_with('.') && !text.chars().any(|c| c == '/' || c.is_control())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +51,14 @@ mod tests {
         assert_eq!(ClaimId::of_name("data-web-1-0", "web-1").unwrap().template, "data");
         for foreign in ["data-web-01", "data-web-", "data-db-0", "web-0", "-web-0", "data-web-0x", "data-web-99999999999"] {
             assert_eq!(ClaimId::of_name(foreign, "web"), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_leaves_its_folder_is_no_claims_name() {
+        assert!(is_claim_name("data-web-0") && is_claim_name("My_data-web-0"));
+        for bad in ["", ".", "..", ".hidden", "../data-web-0", "a/b", "a\0b", "a\nb", &"x".repeat(256)] {
+            assert!(!is_claim_name(bad), "{bad}");
         }
     }
 

@@ -64,6 +64,9 @@ pub struct ClaimRecord {
     pub id: ClaimId,
     pub name: String,
     pub status: ClaimStatus,
+    /// Its ordinal was outside the set's range: data that an earlier, larger set left.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retained: bool,
     /// Why it was not saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -10,3 +10,4 @@ pub mod mover_job;
 pub mod path_text;
 pub mod point;
 pub mod set;
+pub mod set_state;

@@ -1,0 +1,60 @@
+//! Runs a command of the user's with a deadline: no shell between, output kept for the message, nothing left behind at the deadline.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::platform::PlatformError;
+
+/// As much of a command's output as a message shows.
+const TAIL_BYTES: u64 = 2048;
+
+/// Runs `argv` with these variables added, in a process group of its own. `None` when the deadline passed: the group is killed then.
+/// With it comes the end of what was written, ready to follow a message: empty, or `: …` on one line. Output goes to a file instead
+/// of a pipe, so that a server which the command leaves running holds nobody up.
+pub async fn run(argv: &[String], variables: &[(&str, String)], deadline: Duration) -> Result<(Option<ExitStatus>, String), PlatformError> {
+    let spawn = |source| PlatformError::Spawn { command: argv.join(" "), source };
+    let Some((program, arguments)) = argv.split_first() else {
+        return Err(spawn(std::io::Error::new(std::io::ErrorKind::InvalidInput, "the command is empty")));
+    };
+    let mut output = tempfile::tempfile().map_err(spawn)?;
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments).envs(variables.iter().map(|(name, value)| (*name, value)));
+    for secret in crate::platform::folders::SECRET_VARIABLES {
+        command.env_remove(secret);
+    }
+    command.stdin(Stdio::null()).stdout(output.try_clone().map_err(spawn)?).stderr(output.try_clone().map_err(spawn)?);
+    let mut child = command.process_group(0).kill_on_drop(true).spawn().map_err(spawn)?;
+    let group = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
+    let status = tokio::time::timeout(deadline, child.wait()).await;
+    let ended = match status {
+        Ok(status) => Some(status.map_err(spawn)?),
+        Err(_) => {
+            if let Some(group) = group {
+                // The group may have ended by itself meanwhile.
+                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            }
+            child.wait().await.map_err(spawn)?;
+            None
+        }
+    };
+    Ok((ended, tail(&mut output).map_err(spawn)?))
+}
+
+fn tail(output: &mut std::fs::File) -> std::io::Result<String> {
+    let length = output.seek(SeekFrom::End(0))?;
+    output.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+    let mut bytes = Vec::new();
+    output.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+    Ok(one_line(&String::from_utf8_lossy(&bytes)))
+}
+
+/// Text of a stranger on one line: `: a; b`, without control characters; empty for none.
+pub fn one_line(text: &str) -> String {
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>().trim().to_owned())
+        .filter(|line| !line.is_empty())
+        .collect();
+    if lines.is_empty() { String::new() } else { format!(": {}", lines.join("; ")) }
+}

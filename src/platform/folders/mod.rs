@@ -1,0 +1,94 @@
+//! Sets outside Kubernetes: a folder that holds one folder per claim, `<template>-<set>-<ordinal>`, and movers as child processes.
+
+mod child;
+mod read;
+mod start;
+mod target;
+
+pub use start::StartCommand;
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use crate::model::claim::ClaimId;
+use crate::model::mover_job::MoverJob;
+use crate::model::set::{Ordinal, SetName};
+use crate::model::set_state::{SetState, Targets};
+use crate::platform::Mover;
+use crate::platform::Platform;
+use crate::platform::PlatformError;
+
+/// Ways to the repository's password: no child process gets them.
+pub(super) const SECRET_VARIABLES: [&str; 3] = ["KEEPSET_PASSWORD", "KEEPSET_PASSWORD_FILE", "KEEPSET_PASSWORD_COMMAND"];
+
+/// What the user said of the folders.
+#[derive(Clone, Debug)]
+pub struct FoldersOptions {
+    /// The folder that holds the claims' folders. A restore makes it where it is absent.
+    pub root: PathBuf,
+    /// The cluster's name in points' identity.
+    pub cluster: String,
+    /// The set's claim templates in its own order; empty to take them from the folders' names.
+    pub templates: Vec<String>,
+    /// The first ordinal; `None` for the lowest that is there.
+    pub start: Option<u32>,
+    /// How many ordinals there are; `None` for up to the highest that is there.
+    pub replicas: Option<u32>,
+    /// This very program: its verb `mover` is the worker.
+    pub program: PathBuf,
+    /// What makes it a mover: `["mover"]`.
+    pub program_args: Vec<String>,
+    /// How ordinals are started after a restore.
+    pub start_command: Option<StartCommand>,
+}
+
+/// The platform for sets that are folders.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    options: FoldersOptions,
+}
+
+impl Folders {
+    pub fn new(options: FoldersOptions) -> Self {
+        Folders { options }
+    }
+}
+
+#[async_trait]
+impl Platform for Folders {
+    async fn read_set(&self, set: &SetName) -> Result<SetState, PlatformError> {
+        read::read_set(&self.options, set)
+    }
+
+    async fn read_targets(&self, set: &SetName, claims: &[ClaimId]) -> Result<Targets, PlatformError> {
+        target::read_targets(&self.options.root, set, claims)
+    }
+
+    async fn open_claim(&self, run: &str, claim: &str) -> Result<String, PlatformError> {
+        target::open_claim(&self.options.root, run, claim)
+    }
+
+    async fn close_claim(&self, run: &str, claim: &str) -> Result<(), PlatformError> {
+        target::close_claim(&self.options.root, run, claim)
+    }
+
+    async fn abandon_claim(&self, run: &str, claim: &str) -> Result<(), PlatformError> {
+        target::abandon_claim(&self.options.root, run, claim)
+    }
+
+    async fn start_mover(&self, job: &MoverJob, secret: &[u8]) -> Result<Mover, PlatformError> {
+        child::start(&self.options.program, &self.options.program_args, job, secret)
+    }
+
+    fn can_start(&self) -> bool {
+        self.options.start_command.is_some()
+    }
+
+    async fn start(&self, set: &SetName, ordinal: Ordinal) -> Result<(), PlatformError> {
+        match &self.options.start_command {
+            Some(command) => start::start(command, &self.options.root, set, ordinal).await,
+            None => Err(PlatformError::NoStart { set: set.to_string() }),
+        }
+    }
+}
