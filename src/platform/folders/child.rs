@@ -120,7 +120,7 @@ async fn pass_on(ordinal: u32, stderr: tokio::process::ChildStderr) -> String {
     let mut last = VecDeque::new();
     let mut lines = BufReader::new(stderr).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        tracing::info!(target: "keepset::mover", ordinal, "{line}");
+        tracing::info!(ordinal, "{line}");
         last.push_back(line);
         if last.len() > QUOTED_LINES {
             last.pop_front();
