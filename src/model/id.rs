@@ -44,9 +44,11 @@ impl FromStr for Id {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut bytes = [0u8; 32];
-        match HEXLOWER.decode_mut(text.as_bytes(), &mut bytes) {
-            Ok(32) if text.len() == 64 => Ok(Id(bytes)),
-            _ => Err(NotAnId(text.chars().take(80).collect())),
+        // The decoder panics where the lengths do not fit each other.
+        if text.len() == 64 && HEXLOWER.decode_mut(text.as_bytes(), &mut bytes).is_ok() {
+            Ok(Id(bytes))
+        } else {
+            Err(NotAnId(text.chars().take(80).collect()))
         }
     }
 }
