@@ -1,5 +1,7 @@
 //! One entry of a volume's tree: what a file is, apart from where its bytes are.
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::id::Id;
 
 /// A name in a directory with everything that a restore must bring back.
@@ -37,7 +39,8 @@ pub enum Kind {
 }
 
 /// The attributes that every kind has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Attrs {
     /// Permission, set-id and sticky bits (`0o7777`); the file type is in [`Kind`].
     pub mode: u32,
@@ -57,14 +60,14 @@ pub struct Attrs {
     pub xattrs: Vec<Xattr>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Xattr {
     pub name: String,
     pub value: Vec<u8>,
 }
 
 /// A moment as the kernel has it: seconds since 1970 (may be negative) and nanoseconds after them, below 1,000,000,000.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time {
     pub secs: i64,
     pub nanos: u32,

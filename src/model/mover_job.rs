@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::entry::Attrs;
 use crate::model::id::Id;
 use crate::model::manifest::ChangeDetection;
 use crate::model::set::{Ordinal, SetName};
@@ -47,8 +48,10 @@ pub struct SaveClaim {
 #[serde(rename_all = "camelCase")]
 pub struct FillClaim {
     pub name: String,
-    /// The claim's tree in the point.
+    /// The claim's tree in the point: what is in the volume's root.
     pub tree: Id,
+    /// The volume root's own attributes.
+    pub root: Attrs,
     /// Where the mover sees the target's root: an empty directory (a root-level `lost+found` aside).
     pub target: String,
     /// Only these paths below the volume's root, slash-separated; empty for all.
@@ -114,8 +117,10 @@ pub struct MoverReport {
 #[serde(rename_all = "camelCase")]
 pub struct ClaimReport {
     pub name: String,
-    /// The volume's tree (save), or the tree that was filled.
+    /// What is in the volume's root: the tree that was saved, or the one that was filled in.
     pub tree: Id,
+    /// The volume root's own attributes.
+    pub root: Attrs,
     pub files: u64,
     pub dirs: u64,
     pub bytes: u64,
