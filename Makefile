@@ -25,9 +25,8 @@ check: ## format, lints, docs, floor plan, dependencies, spelling
 	$(CARGO) test --locked --test floors
 	tests/testbed/tools.sh
 
-bench: ## keepset beside restic, borg and bupstash, in turn, on files and on MinIO (long)
-	tests/testbed/packages.sh
-	benches/run.sh
+bench: ## keepset beside restic, borg and bupstash (RUSTIC=1: and rustic), in turn, on files and on MinIO (long; ARGS="--help")
+	benches/run.py $(ARGS)
 
 fmt: ## format the sources
 	$(CARGO) fmt --all
