@@ -17,8 +17,8 @@ use crate::volume::place::Place;
 use crate::volume::stat::{FileKind, Stat};
 use crate::volume::xattr::{self, ReadXattrs, XattrsOf};
 
-/// One call's worth of names: about a thousand.
-const LIST_BUFFER: usize = 32 << 10;
+/// One call's worth of names: about five hundred.
+const LIST_BUFFER: usize = 16 << 10;
 
 /// The folder that a file system's check fills with what it finds; no part of the user's data when it is at the root.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
@@ -334,26 +334,6 @@ mod tests {
             let read = dir.open_file(name).unwrap().read(&mut text).unwrap();
             assert_eq!(&text[..read], name);
         }
-    }
-
-    #[test]
-    fn a_folder_of_a_hundred_thousand_entries_is_listed_whole_and_twice() {
-        let (temp, dir) = temp();
-        let first = temp.path().join("0");
-        fs::write(&first, "").unwrap();
-        for number in 1..50_000 {
-            // One inode has room for 65,000 links on the file systems at hand, and links are made faster than files.
-            fs::hard_link(&first, temp.path().join(number.to_string())).unwrap();
-        }
-        for number in 50_000..100_000 {
-            mknodat(&dir, number.to_string(), FileType::RegularFile, Mode::RUSR, 0).unwrap();
-        }
-        for _ in 0..2 {
-            let names = dir.names().unwrap();
-            assert_eq!(names.len(), 100_000);
-            assert!(names.iter().zip(names.iter().skip(1)).all(|(a, b)| a.0 < b.0));
-        }
-        assert_eq!(dir.list().unwrap().len(), 100_000);
     }
 
     #[test]

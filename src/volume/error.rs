@@ -61,9 +61,24 @@ impl VolumeError {
         matches!(self.errno(), Some(Errno::PERM | Errno::ACCESS))
     }
 
+    /// Why, without the path, for a list that names the path already.
+    pub fn reason(&self) -> String {
+        match self {
+            VolumeError::Io { operation, source, .. } => {
+                let operation = operation.strip_suffix(" of").or_else(|| operation.strip_suffix(" in")).unwrap_or(operation);
+                format!("cannot {operation}: {source}")
+            }
+            VolumeError::KindChanged { expected, .. } => format!("no longer {expected}"),
+            VolumeError::Moved { .. } => "moved or replaced while it was walked".to_owned(),
+            VolumeError::Name { .. } => "not a name that a folder can hold an entry by".to_owned(),
+            VolumeError::XattrName { .. } => "it has an extended attribute whose name is not UTF-8".to_owned(),
+        }
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let text = match self.errno()? {
+            Errno::PERM if matches!(self, VolumeError::Io { operation: "create device", .. }) => "devices need root's right CAP_MKNOD",
             Errno::NOSPC => "make room on the volume (bytes or inodes), or use a larger one",
             Errno::DQUOT => "raise the quota of the volume or its owner",
             Errno::ROFS => "mount the volume for writing",

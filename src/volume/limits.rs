@@ -8,6 +8,11 @@ pub fn raise_open_files() -> u64 {
     if limit.current != limit.maximum {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
+    open_files()
+}
+
+/// How many files this process may hold open.
+pub(super) fn open_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 

@@ -4,21 +4,29 @@
 //! that no name, however long, deep or hostile, leads out of the root.
 //!
 //! - reading: [`Dir`] lists and opens, [`DirStack`] walks to any depth, [`OpenFile`] gives bytes, holes and attributes
+//! - writing: [`Target`] makes folders, files and special files, [`TargetFile`] takes bytes in any order, attributes come last
 //! - a folder on another file system is a mount point and not part of the volume ([`Dir::is_mount_point`])
 
 mod dir;
 mod error;
 mod file;
+mod finish;
+mod handles;
 mod limits;
+mod output;
 mod place;
 mod stat;
+mod target;
 mod walk;
 mod xattr;
 
 pub use dir::{Dir, Names, RawEntry};
 pub use error::VolumeError;
 pub use file::OpenFile;
+pub use handles::Handles;
 pub use limits::raise_open_files;
+pub use output::TargetFile;
 pub use place::Place;
 pub use stat::{FileKind, Stat};
+pub use target::{DirId, Room, Target};
 pub use walk::DirStack;

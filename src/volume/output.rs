@@ -1,0 +1,164 @@
+//! A regular file that is being written: at any offset, zeros left as holes.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use crate::volume::dir::Dir;
+use crate::volume::error::VolumeError;
+use crate::volume::place::Place;
+
+/// The unit in which zeros are looked for: a page, and a block of most file systems.
+const BLOCK: usize = 4 << 10;
+
+/// The shortest run of zeros that becomes a hole: shorter ones would cost more in extents than they save.
+const HOLE: usize = 64 << 10;
+
+static ZEROS: [u8; BLOCK] = [0; BLOCK];
+
+/// A file of a [`crate::volume::Target`], open for writing. Writes may come from many threads, in any order.
+#[derive(Debug)]
+pub struct TargetFile {
+    file: File,
+    place: Arc<Place>,
+    name: Box<[u8]>,
+}
+
+impl TargetFile {
+    pub(super) fn new(fd: OwnedFd, dir: &Dir, name: &[u8]) -> Self {
+        TargetFile { file: fd.into(), place: dir.place().clone(), name: name.into() }
+    }
+
+    /// Writes all of it at the offset, zeros and all: for bytes that replace others.
+    pub fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), VolumeError> {
+        self.file.write_all_at(buf, offset).map_err(|source| self.error("write", source))
+    }
+
+    /// Writes at an offset where the file is still a hole, and leaves runs of zeros as that.
+    ///
+    /// The repository has no map of holes: every run of at least 64 KiB of zeros becomes one, and shorter ones at either end of `buf`, which may go
+    /// on in its neighbours. The file's length must have been set before.
+    pub fn write_sparse(&self, offset: u64, buf: &[u8]) -> Result<(), VolumeError> {
+        for_data_runs(offset, buf, |at, data| self.write_at(at, data))
+    }
+
+    /// Makes the file `size` bytes long; what was not written is a hole.
+    pub fn set_len(&self, size: u64) -> Result<(), VolumeError> {
+        self.file.set_len(size).map_err(|source| self.error("set the length of", source))
+    }
+
+    /// Writes the parts one after the other into the empty file of `size` bytes at its end.
+    pub(super) fn write_whole<P: AsRef<[u8]>>(&self, size: u64, parts: impl IntoIterator<Item = P>) -> Result<(), VolumeError> {
+        let may_have_holes = size >= HOLE as u64;
+        if may_have_holes {
+            self.set_len(size)?;
+        }
+        let mut offset = 0;
+        for part in parts {
+            let part = part.as_ref();
+            if may_have_holes {
+                self.write_sparse(offset, part)?;
+            } else if !part.is_empty() {
+                self.write_at(offset, part)?;
+            }
+            offset += part.len() as u64;
+        }
+        if offset == size {
+            return Ok(());
+        }
+        let text = format!("its parts are {offset} bytes, its size is {size}");
+        Err(self.error("write all of", io::Error::new(io::ErrorKind::InvalidData, text)))
+    }
+
+    /// The file's path below the volume's root.
+    pub fn path(&self) -> Vec<u8> {
+        self.place.path_of(&self.name)
+    }
+
+    pub(super) fn error(&self, operation: &'static str, source: io::Error) -> VolumeError {
+        VolumeError::Io { operation, path: self.place.text_of(&self.name), source }
+    }
+}
+
+impl AsFd for TargetFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Calls `write` for all of `buf` but the runs of zeros that are to be holes. Blocks are counted from the file's start.
+fn for_data_runs<E>(offset: u64, buf: &[u8], mut write: impl FnMut(u64, &[u8]) -> Result<(), E>) -> Result<(), E> {
+    let to_boundary = (BLOCK as u64 - offset % BLOCK as u64) % BLOCK as u64;
+    let first = usize::try_from(to_boundary).unwrap_or(BLOCK).min(buf.len());
+    let mut data_from = 0; // of the run of data that is not written yet
+    let mut zeros_from: Option<usize> = None; // of the run of zeros that is being measured
+    let mut at = 0;
+    let flush = |from: usize, to: usize, write: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>| {
+        if from < to { write(offset + from as u64, &buf[from..to]) } else { Ok(()) }
+    };
+    while at < buf.len() {
+        let end = if at < first { first } else { (at + BLOCK).min(buf.len()) };
+        let block = &buf[at..end];
+        if block == &ZEROS[..block.len()] {
+            zeros_from.get_or_insert(at);
+        } else if let Some(from) = zeros_from.take()
+            && (from == 0 || at - from >= HOLE)
+        {
+            flush(data_from, from, &mut write)?;
+            data_from = at;
+        }
+        at = end;
+    }
+    let end = zeros_from.unwrap_or(buf.len());
+    flush(data_from, end, &mut write)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn runs(offset: u64, buf: &[u8]) -> Vec<(u64, usize)> {
+        let mut found = Vec::new();
+        let all: Result<(), ()> = for_data_runs(offset, buf, |at, data| {
+            found.push((at, data.len()));
+            Ok(())
+        });
+        all.unwrap();
+        found
+    }
+
+    #[test]
+    fn long_runs_of_zeros_inside_and_any_at_the_ends_are_left_out() {
+        let mut buf = vec![0; 400 << 10];
+        assert_eq!(runs(0, &buf), []);
+        assert_eq!(runs(5, &buf), []);
+        buf[100 << 10] = 1;
+        assert_eq!(runs(0, &buf), [(100 << 10, 4096)]);
+        buf[120 << 10] = 1; // 16 KiB between: not worth a hole
+        assert_eq!(runs(0, &buf), [(100 << 10, 24 << 10)]);
+        buf[300 << 10] = 1;
+        assert_eq!(runs(0, &buf), [(100 << 10, 24 << 10), (300 << 10, 4096)]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_left_out_is_zero_and_what_is_written_is_not_changed(
+            offset in 0_u64..20_000,
+            pieces in proptest::collection::vec((any::<bool>(), 1_usize..100_000), 1..8),
+        ) {
+            let buf: Vec<u8> = pieces.iter().flat_map(|(zero, length)| std::iter::repeat_n(u8::from(!zero), *length)).collect();
+            let mut got = vec![0; buf.len()];
+            let all: Result<(), ()> = for_data_runs(offset, &buf, |at, data| {
+                let from = usize::try_from(at - offset).unwrap();
+                got[from..from + data.len()].copy_from_slice(data);
+                Ok(())
+            });
+            all.unwrap();
+            prop_assert!(got == buf);
+        }
+    }
+}
