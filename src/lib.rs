@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod model;
 pub mod monitor;
+pub mod repository;
 pub mod platform;
 pub mod retention;
 pub mod store;

@@ -1,0 +1,260 @@
+//! Which blob is where: the index objects, and all of them in memory as one sorted table.
+
+use serde::{Deserialize, Serialize};
+
+use futures::{StreamExt, TryStreamExt};
+
+use crate::model::id::Id;
+use crate::repository::Repository;
+use crate::repository::error::RepositoryError;
+use crate::repository::pack::{BlobKind, PackEntry};
+
+/// Where index objects are.
+pub const FOLDER: &str = "index";
+/// A writer closes an index object at this many blobs, as restic does.
+pub const FULL: usize = 50_000;
+/// Index objects got at the same time.
+const IN_FLIGHT: usize = 8;
+
+/// The place of one blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    pub pack: Id,
+    /// Where the pack's last known blob ends: ranges up to here can be read.
+    pub pack_end: u32,
+    pub offset: u32,
+    pub length: u32,
+    pub plain_length: Option<u32>,
+}
+
+impl Location {
+    /// Bytes of the blob once it is opened.
+    pub fn plain(&self) -> u64 {
+        u64::from(self.plain_length.unwrap_or(self.length.saturating_sub(32)))
+    }
+}
+
+/// One row of the table: 48 bytes a blob.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    id: Id,
+    /// The number of the pack, and the kind in the lowest bit.
+    pack_and_kind: u32,
+    offset: u32,
+    length: u32,
+    /// 0 where it is stored raw: no compressed blob is empty.
+    plain_length: u32,
+}
+
+impl Slot {
+    fn kind(&self) -> BlobKind {
+        if self.pack_and_kind & 1 == 0 { BlobKind::Data } else { BlobKind::Tree }
+    }
+}
+
+/// All blobs of all index objects. A blob that stands in several packs has a row for each.
+#[derive(Debug, Default)]
+pub struct Index {
+    slots: Vec<Slot>,
+    packs: Vec<Id>,
+    /// Where the last blob of each pack ends that is in the table.
+    ends: Vec<u32>,
+}
+
+impl Index {
+    /// Gets and reads every index object.
+    pub async fn load(repository: &Repository) -> Result<Self, RepositoryError> {
+        let ids = repository.ids(FOLDER).await?;
+        let mut objects = futures::stream::iter(ids)
+            .map(|id| async move { repository.get_sealed(FOLDER, &id).await.map(|bytes| (id, bytes)) })
+            .buffer_unordered(IN_FLIGHT);
+        let mut index = Index::default();
+        while let Some((id, bytes)) = objects.try_next().await? {
+            let packs = decode(&bytes).map_err(|reason| RepositoryError::damaged(format!("index/{id}"), reason))?;
+            for (pack, entries) in packs {
+                index.push(pack, &entries);
+            }
+        }
+        index.sort();
+        Ok(index)
+    }
+
+    /// Of packs whose entries are known.
+    pub fn of_packs(packs: impl IntoIterator<Item = (Id, Vec<PackEntry>)>) -> Self {
+        let mut index = Index::default();
+        for (pack, entries) in packs {
+            index.push(pack, &entries);
+        }
+        index.sort();
+        index
+    }
+
+    fn push(&mut self, pack: Id, entries: &[PackEntry]) {
+        let number = u32::try_from(self.packs.len()).expect("fewer than 2^31 packs") << 1;
+        self.packs.push(pack);
+        self.ends.push(entries.iter().map(|entry| entry.offset.saturating_add(entry.length)).max().unwrap_or(0));
+        self.slots.extend(entries.iter().map(|entry| Slot {
+            id: entry.id,
+            pack_and_kind: number | u32::from(entry.kind == BlobKind::Tree),
+            offset: entry.offset,
+            length: entry.length,
+            plain_length: entry.plain_length.unwrap_or(0),
+        }));
+    }
+
+    fn sort(&mut self) {
+        self.slots.sort_unstable_by(|a, b| (&a.id, a.pack_and_kind, a.offset).cmp(&(&b.id, b.pack_and_kind, b.offset)));
+        self.slots.shrink_to_fit();
+    }
+
+    /// Every place of the blob; the first is as good as the others unless it is damaged.
+    pub fn places<'a>(&'a self, kind: BlobKind, id: &'a Id) -> impl Iterator<Item = Location> + 'a {
+        let first = self.slots.partition_point(|slot| slot.id < *id);
+        self.slots[first..]
+            .iter()
+            .take_while(move |slot| slot.id == *id)
+            .filter(move |slot| slot.kind() == kind)
+            .map(|slot| self.location(slot))
+    }
+
+    /// One place of the blob.
+    pub fn find(&self, kind: BlobKind, id: &Id) -> Option<Location> {
+        self.places(kind, id).next()
+    }
+
+    pub fn has(&self, kind: BlobKind, id: &Id) -> bool {
+        self.find(kind, id).is_some()
+    }
+
+    /// Rows in the table.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The packs that the index objects name, in no order; one that two objects name is here twice.
+    pub fn packs(&self) -> &[Id] {
+        &self.packs
+    }
+
+    /// Every row, by id.
+    pub fn rows(&self) -> impl Iterator<Item = (Id, BlobKind, Location)> + '_ {
+        self.slots.iter().map(|slot| (slot.id, slot.kind(), self.location(slot)))
+    }
+
+    fn location(&self, slot: &Slot) -> Location {
+        Location {
+            pack: self.packs[(slot.pack_and_kind >> 1) as usize],
+            pack_end: self.ends[(slot.pack_and_kind >> 1) as usize],
+            offset: slot.offset,
+            length: slot.length,
+            plain_length: (slot.plain_length != 0).then_some(slot.plain_length),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct IndexObject {
+    packs: Vec<PackRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PackRecord {
+    id: Id,
+    blobs: Vec<BlobRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BlobRecord {
+    id: Id,
+    #[serde(rename = "type")]
+    kind: KindName,
+    offset: u32,
+    length: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uncompressed_length: Option<u32>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum KindName {
+    Data,
+    Tree,
+}
+
+/// The JSON of an index object.
+pub fn encode(packs: &[(Id, Vec<PackEntry>)]) -> Vec<u8> {
+    let packs = packs
+        .iter()
+        .map(|(id, entries)| PackRecord {
+            id: *id,
+            blobs: entries
+                .iter()
+                .map(|entry| BlobRecord {
+                    id: entry.id,
+                    kind: match entry.kind {
+                        BlobKind::Data => KindName::Data,
+                        BlobKind::Tree => KindName::Tree,
+                    },
+                    offset: entry.offset,
+                    length: entry.length,
+                    uncompressed_length: entry.plain_length,
+                })
+                .collect(),
+        })
+        .collect();
+    serde_json::to_vec(&IndexObject { packs }).expect("ids and numbers always serialise")
+}
+
+/// The packs of an index object and their entries; `Err` tells what is wrong with it.
+pub fn decode(bytes: &[u8]) -> Result<Vec<(Id, Vec<PackEntry>)>, String> {
+    let object: IndexObject = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    let entry = |blob: BlobRecord| PackEntry {
+        id: blob.id,
+        kind: match blob.kind {
+            KindName::Data => BlobKind::Data,
+            KindName::Tree => BlobKind::Tree,
+        },
+        offset: blob.offset,
+        length: blob.length,
+        // restic writes 0 for blobs that are stored raw in some versions.
+        plain_length: blob.uncompressed_length.filter(|length| *length != 0),
+    };
+    Ok(object.packs.into_iter().map(|pack| (pack.id, pack.blobs.into_iter().map(entry).collect())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(n: u8, kind: BlobKind, offset: u32) -> PackEntry {
+        PackEntry { id: Id([n; 32]), kind, offset, length: 100, plain_length: n.is_multiple_of(2).then_some(200) }
+    }
+
+    #[test]
+    fn what_goes_into_an_index_is_found_again_and_nothing_else() {
+        let packs = vec![
+            (Id([0xa0; 32]), vec![entry(3, BlobKind::Data, 0), entry(2, BlobKind::Data, 100)]),
+            (Id([0xb0; 32]), vec![entry(3, BlobKind::Tree, 0), entry(2, BlobKind::Data, 7)]),
+        ];
+        let decoded = decode(&encode(&packs)).unwrap();
+        assert_eq!(decoded, packs);
+        let index = Index::of_packs(decoded);
+        assert_eq!(index.len(), 4);
+        assert_eq!(index.find(BlobKind::Tree, &Id([3; 32])).unwrap().pack, Id([0xb0; 32]));
+        assert_eq!(index.find(BlobKind::Data, &Id([3; 32])).unwrap().plain_length, None);
+        assert_eq!(index.places(BlobKind::Data, &Id([2; 32])).count(), 2);
+        assert!(!index.has(BlobKind::Tree, &Id([2; 32])));
+        assert!(!index.has(BlobKind::Data, &Id([4; 32])));
+    }
+
+    #[test]
+    fn json_that_is_no_index_is_refused() {
+        for bad in ["", "[]", "{}", r#"{"packs":[{"id":"00","blobs":[]}]}"#, r#"{"packs":[{"blobs":[]}]}"#] {
+            assert!(decode(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

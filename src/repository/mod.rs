@@ -1,0 +1,190 @@
+//! The repository: a restic v2 repository, byte for byte, with our rules on top (`docs/format.md`).
+//!
+//! It knows the store and nothing else of the world: neither files on disk nor platforms. Everything that is stored is sealed with the
+//! master key, which each password opens. Order of writes is the transaction: packs, then the index that names them, then the snapshot.
+
+pub mod chunk;
+pub mod codec;
+pub mod config;
+pub mod crypto;
+pub mod error;
+pub mod index;
+pub mod key;
+pub mod pack;
+pub mod reader;
+pub mod snapshot;
+pub mod tree;
+pub mod writer;
+
+use std::sync::Arc;
+
+use crate::model::id::Id;
+use crate::repository::codec::id_of;
+use crate::repository::config::Config;
+use crate::repository::crypto::MasterKey;
+use crate::repository::error::RepositoryError;
+use crate::repository::key::{KeyObject, KeyOrigin, Password};
+use crate::store::{ErrorKind, Store};
+
+/// An open repository. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    master: MasterKey,
+    config: Config,
+}
+
+/// The byte that stands before a compressed object; an uncompressed one begins with `{` or `[`.
+const COMPRESSED: u8 = 2;
+/// An index or snapshot that claims to be larger is damaged or hostile.
+const MAX_UNPACKED: usize = 1 << 30;
+
+impl Repository {
+    /// Makes a new repository in an empty store: the first key, then `config`, create-only; that is the moment from which it exists.
+    pub async fn init(store: Store, password: &Password, origin: KeyOrigin) -> Result<Self, RepositoryError> {
+        if store.size(config::KEY).await?.is_some() {
+            return Err(RepositoryError::AlreadyThere { location: store.location().to_owned() });
+        }
+        let master = MasterKey::random()?;
+        let config = Config::random()?;
+        key::save(&store, &KeyObject::new(&master, password, origin)?).await?;
+        let plain = serde_json::to_vec(&config).expect("strings and numbers always serialise");
+        match store.put_new(config::KEY, master.cipher().seal(&plain)?.into()).await {
+            Err(error) if error.kind == ErrorKind::AlreadyExists => {
+                Err(RepositoryError::AlreadyThere { location: store.location().to_owned() })
+            }
+            Err(error) => Err(error.into()),
+            Ok(()) => Ok(Repository { inner: Arc::new(Inner { store, master, config }) }),
+        }
+    }
+
+    /// Opens a repository of ours, of restic's or of rustic's.
+    pub async fn open(store: Store, password: &Password) -> Result<Self, RepositoryError> {
+        let sealed = Self::config_object(&store).await?;
+        let (_, master) = key::open(&store, password).await?;
+        Self::with_config(store, master, &sealed)
+    }
+
+    /// Opens with a master key that another process opened before.
+    pub async fn with_key(store: Store, master: MasterKey) -> Result<Self, RepositoryError> {
+        let sealed = Self::config_object(&store).await?;
+        Self::with_config(store, master, &sealed)
+    }
+
+    async fn config_object(store: &Store) -> Result<bytes::Bytes, RepositoryError> {
+        store.get(config::KEY).await.map_err(|error| match error.kind {
+            ErrorKind::NotFound => RepositoryError::NoRepository { location: store.location().to_owned() },
+            _ => error.into(),
+        })
+    }
+
+    fn with_config(store: Store, master: MasterKey, sealed: &[u8]) -> Result<Self, RepositoryError> {
+        let what = "the repository's config";
+        let plain = master.cipher().open(sealed).map_err(|e| RepositoryError::damaged(what, e))?;
+        let config: Config = serde_json::from_slice(&plain).map_err(|e| RepositoryError::damaged(what, e))?;
+        if config.version != 2 {
+            return Err(RepositoryError::Unsupported {
+                what: format!("a repository of version {}", config.version),
+                reason: "version 2 is read and written; `restic migrate upgrade_repo_v2` brings version 1 up to it".to_owned(),
+            });
+        }
+        Ok(Repository { inner: Arc::new(Inner { store, master, config }) })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// To be handed to a worker over a pipe, and nowhere else.
+    pub fn master_key(&self) -> &MasterKey {
+        &self.inner.master
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// Compresses, seals and puts `plain` as a new object of `folder`; the object's id is its name there.
+    pub async fn put_sealed(&self, folder: &str, plain: &[u8]) -> Result<Id, RepositoryError> {
+        let mut body = vec![COMPRESSED];
+        body.extend_from_slice(&zstd::bulk::compress(plain, 3).map_err(RepositoryError::Unfaithful)?);
+        let sealed = self.master_key().cipher().seal(&body)?;
+        let id = id_of(&sealed);
+        self.store().put_new(&format!("{folder}/{id}"), sealed.into()).await?;
+        Ok(id)
+    }
+
+    /// The plain bytes of an object of `folder`; proven by its name and by its seal.
+    pub async fn get_sealed(&self, folder: &str, id: &Id) -> Result<Vec<u8>, RepositoryError> {
+        let sealed = self.store().get(&format!("{folder}/{id}")).await?;
+        let damaged = |reason: &dyn std::fmt::Display| RepositoryError::damaged(format!("{folder}/{id}"), reason);
+        if id_of(&sealed) != *id {
+            return Err(damaged(&"its bytes are not those that its name says"));
+        }
+        let plain = self.master_key().cipher().open(&sealed).map_err(|e| damaged(&e))?;
+        match plain.first() {
+            Some(b'{' | b'[') => Ok(plain),
+            Some(&COMPRESSED) => decompress(&plain[1..]).map_err(|e| damaged(&e)),
+            _ => Err(damaged(&"it is neither JSON nor compressed")),
+        }
+    }
+
+    /// The ids of all objects of `folder` (`snapshots`, `index`, `locks`); other names are passed over.
+    pub async fn ids(&self, folder: &str) -> Result<Vec<Id>, RepositoryError> {
+        let objects = self.store().list(folder).await?;
+        Ok(objects.iter().filter_map(|object| object.key.rsplit('/').next()?.parse().ok()).collect())
+    }
+}
+
+/// zstd frames of foreign writers may lack their content size, so the room grows as needed, up to a bound.
+fn decompress(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut plain = Vec::new();
+    let mut decoder = zstd::stream::read::Decoder::new(bytes)?;
+    decoder.by_ref().take(MAX_UNPACKED as u64 + 1).read_to_end(&mut plain)?;
+    if plain.len() > MAX_UNPACKED {
+        return Err(std::io::Error::other("it grows beyond 1 GiB"));
+    }
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_repository_opens_with_its_password_only() {
+        let store = Store::memory();
+        let password = Password::generate().unwrap();
+        assert!(matches!(Repository::open(store.clone(), &password).await, Err(RepositoryError::NoRepository { .. })));
+        let made = Repository::init(store.clone(), &password, KeyOrigin::default()).await.unwrap();
+        let opened = Repository::open(store.clone(), &password).await.unwrap();
+        assert_eq!(opened.config(), made.config());
+        let other = Password::generate().unwrap();
+        assert!(matches!(Repository::open(store.clone(), &other).await, Err(RepositoryError::WrongPassword { .. })));
+        assert!(matches!(
+            Repository::init(store, &password, KeyOrigin::default()).await,
+            Err(RepositoryError::AlreadyThere { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn sealed_objects_come_back_and_damaged_ones_do_not() {
+        let store = Store::memory();
+        let repository = Repository::init(store.clone(), &Password::generate().unwrap(), KeyOrigin::default()).await.unwrap();
+        let id = repository.put_sealed("snapshots", b"{}").await.unwrap();
+        assert_eq!(repository.get_sealed("snapshots", &id).await.unwrap(), b"{}");
+        assert_eq!(repository.ids("snapshots").await.unwrap(), [id]);
+        let key = format!("snapshots/{id}");
+        let mut bytes = store.get(&key).await.unwrap().to_vec();
+        bytes[20] ^= 1;
+        store.delete(std::slice::from_ref(&key)).await.unwrap();
+        store.put_new(&key, bytes.into()).await.unwrap();
+        assert!(matches!(repository.get_sealed("snapshots", &id).await, Err(RepositoryError::Damaged { .. })));
+    }
+}

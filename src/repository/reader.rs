@@ -1,0 +1,111 @@
+//! Single blobs back out of packs: trees through a few cached windows of their packs, chunks one by one.
+//!
+//! Trees of one backup lie next to each other in the order of the walk, so that a walk through them needs few requests. Whoever reads
+//! many chunks reads them in the order of packs instead (`repository::read_plan`).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::model::entry::Entry;
+use crate::model::id::Id;
+use crate::repository::Repository;
+use crate::repository::codec::Decoder;
+use crate::repository::error::RepositoryError;
+use crate::repository::index::{Index, Location};
+use crate::repository::pack::{self, BlobKind};
+use crate::repository::tree;
+
+/// Bytes of one window, and windows kept.
+const WINDOW: u64 = 512 << 10;
+const WINDOWS: usize = 6;
+
+/// Reads blobs that an index knows.
+pub struct Reader {
+    repository: Repository,
+    index: Arc<Index>,
+    windows: Mutex<Vec<(Id, u64, Bytes)>>,
+    decoders: Mutex<Vec<Decoder>>,
+}
+
+impl Reader {
+    pub fn new(repository: &Repository, index: Arc<Index>) -> Self {
+        Reader { repository: repository.clone(), index, windows: Mutex::default(), decoders: Mutex::default() }
+    }
+
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// The entries of a tree, sorted by name.
+    pub async fn tree(&self, id: &Id) -> Result<Vec<Entry>, RepositoryError> {
+        let bytes = self.blob(BlobKind::Tree, id).await?;
+        tree::decode(&bytes).map_err(|reason| RepositoryError::damaged(format!("tree {id}"), reason))
+    }
+
+    /// The bytes of a chunk.
+    pub async fn chunk(&self, id: &Id) -> Result<Vec<u8>, RepositoryError> {
+        self.blob(BlobKind::Data, id).await
+    }
+
+    /// A blob's plain bytes, proven by their hash. Where the blob stands in several packs and one of them is damaged or gone, the next
+    /// is tried.
+    pub async fn blob(&self, kind: BlobKind, id: &Id) -> Result<Vec<u8>, RepositoryError> {
+        let mut failure = RepositoryError::Missing { kind: kind.name(), id: *id };
+        for place in self.index.places(kind, id) {
+            match self.blob_at(kind, id, place).await {
+                Ok(plain) => return Ok(plain),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    async fn blob_at(&self, kind: BlobKind, id: &Id, place: Location) -> Result<Vec<u8>, RepositoryError> {
+        let (start, end) = (u64::from(place.offset), u64::from(place.offset) + u64::from(place.length));
+        let mut sealed = Vec::with_capacity(place.length as usize);
+        if kind == BlobKind::Tree && u64::from(place.length) <= WINDOW {
+            for number in start / WINDOW..=(end - 1) / WINDOW {
+                let window = self.window(place, number).await?;
+                let base = number * WINDOW;
+                let part = start.max(base) - base..end.min(base + WINDOW) - base;
+                let bytes = usize::try_from(part.start).ok().zip(usize::try_from(part.end).ok());
+                let bytes = bytes.and_then(|(from, to)| window.get(from..to));
+                let cut = || RepositoryError::damaged(format!("pack {}", place.pack), "it ends before its last blob");
+                sealed.extend_from_slice(bytes.ok_or_else(cut)?);
+            }
+        } else {
+            sealed.extend_from_slice(&self.repository.store().get_range(&pack::key(&place.pack), start..end).await?);
+        }
+        let pool = || self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
+        let spare = pool().pop();
+        let mut decoder = match spare {
+            Some(decoder) => decoder,
+            None => Decoder::new(self.repository.master_key())?,
+        };
+        let plain = decoder.decode(id, &mut sealed, place.plain_length)?.to_vec();
+        pool().push(decoder);
+        Ok(plain)
+    }
+
+    async fn window(&self, place: Location, number: u64) -> Result<Bytes, RepositoryError> {
+        let windows = || self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut windows = windows();
+            if let Some(at) = windows.iter().position(|(pack, n, _)| *pack == place.pack && *n == number) {
+                windows[..=at].rotate_right(1);
+                return Ok(windows[0].2.clone());
+            }
+        }
+        let range = number * WINDOW..((number + 1) * WINDOW).min(u64::from(place.pack_end));
+        let bytes = self.repository.store().get_range(&pack::key(&place.pack), range).await?;
+        let mut windows = windows();
+        windows.truncate(WINDOWS - 1);
+        windows.insert(0, (place.pack, number, bytes.clone()));
+        Ok(bytes)
+    }
+}

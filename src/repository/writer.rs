@@ -1,0 +1,293 @@
+//! New blobs into new packs: what many threads add at once, deduplicated, compressed, sealed, packed and put.
+//!
+//! Memory is bounded: one open pack of each kind, and as many finished ones as may be on their way to the store; who fills a pack when
+//! all of those are taken waits. A pack is in an index before [`Writer::finish`] returns, and no snapshot is made here.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::{Bytes, BytesMut};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::model::id::Id;
+use crate::repository::Repository;
+use crate::repository::codec::{Encoded, Encoder, id_of};
+use crate::repository::error::RepositoryError;
+use crate::repository::index::{self, Index};
+use crate::repository::pack::{self, BlobKind, PackEntry};
+
+/// How the writer spends memory and time.
+#[derive(Clone, Copy, Debug)]
+pub struct WriterOptions {
+    /// zstd's level.
+    pub level: i32,
+    /// Bytes of blobs at which a pack is closed.
+    pub pack_size: usize,
+    /// Finished packs on their way to the store at the same time.
+    pub uploads: usize,
+}
+
+impl WriterOptions {
+    /// Packs and their number for a budget of `memory` bytes for the whole mover.
+    pub fn for_memory(memory: u64) -> Self {
+        let (pack_size, uploads) = match memory >> 20 {
+            0..96 => (8 << 20, 2),
+            96..192 => (16 << 20, 3),
+            192..512 => (16 << 20, 6),
+            _ => (32 << 20, 8),
+        };
+        WriterOptions { level: LEVEL, pack_size, uploads }
+    }
+}
+
+/// zstd's level where nobody says otherwise.
+pub const LEVEL: i32 = 2;
+/// Tree packs are smaller: they are read by windows at the next backup's start.
+const TREE_PACK: usize = 4 << 20;
+
+/// What became of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Added {
+    pub id: Id,
+    /// Bytes that it takes in a pack; 0 where the repository had it already.
+    pub stored: u32,
+}
+
+/// All that a writer put.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    pub packs: Vec<Id>,
+    pub indexes: Vec<Id>,
+    /// Bytes of the packs.
+    pub bytes: u64,
+}
+
+/// Adds blobs from any thread. Cheap to clone.
+#[derive(Clone)]
+pub struct Writer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    repository: Repository,
+    known: Arc<Index>,
+    options: WriterOptions,
+    runtime: Handle,
+    /// Blobs that this writer took on, by kind.
+    fresh: [Mutex<HashSet<Id>>; 2],
+    open: [Mutex<OpenPack>; 2],
+    uploads: Arc<Semaphore>,
+    /// Buffers of packs that have been put, for the next ones.
+    buffers: Mutex<Vec<BytesMut>>,
+    outcome: Mutex<Outcome>,
+    failed: AtomicBool,
+}
+
+#[derive(Default)]
+struct OpenPack {
+    body: BytesMut,
+    entries: Vec<PackEntry>,
+}
+
+#[derive(Default)]
+struct Outcome {
+    written: Written,
+    unindexed: Vec<(Id, Vec<PackEntry>)>,
+    error: Option<RepositoryError>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panicking thread fails the run anyway; what it leaves behind here is whole.
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Writer {
+    /// `known` are the blobs that need not be stored again. Must be made within a tokio runtime, which does the uploads.
+    pub fn new(repository: &Repository, known: Arc<Index>, options: WriterOptions) -> Self {
+        Writer {
+            shared: Arc::new(Shared {
+                repository: repository.clone(),
+                known,
+                options,
+                runtime: Handle::current(),
+                fresh: Default::default(),
+                open: Default::default(),
+                uploads: Arc::new(Semaphore::new(options.uploads)),
+                buffers: Mutex::default(),
+                outcome: Mutex::default(),
+                failed: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// The tools that each adding thread needs.
+    pub fn encoder(&self) -> Result<Encoder, RepositoryError> {
+        Encoder::new(self.shared.repository.master_key(), self.shared.options.level)
+    }
+
+    /// Stores the blob unless the repository or this writer has it. Blocks while all uploads are busy: for threads outside of the
+    /// runtime only.
+    pub fn add(&self, encoder: &mut Encoder, kind: BlobKind, plain: &[u8]) -> Result<Added, RepositoryError> {
+        self.add_named(encoder, kind, id_of(plain), plain)
+    }
+
+    /// As [`Writer::add`], for bytes whose id is known already.
+    pub fn add_named(&self, encoder: &mut Encoder, kind: BlobKind, id: Id, plain: &[u8]) -> Result<Added, RepositoryError> {
+        let shared = &self.shared;
+        if shared.failed.load(Ordering::Relaxed) {
+            return Err(RepositoryError::Stopped);
+        }
+        if shared.known.has(kind, &id) || !lock(&shared.fresh[kind as usize]).insert(id) {
+            return Ok(Added { id, stored: 0 });
+        }
+        let (Encoded { length, plain_length }, sealed) = encoder.encode(plain)?;
+        let full = {
+            let mut open = lock(&shared.open[kind as usize]);
+            if open.body.capacity() == 0 {
+                open.body = lock(&shared.buffers).pop().unwrap_or_default();
+            }
+            let offset = u32::try_from(open.body.len()).expect("packs stay below 4 GiB");
+            open.body.extend_from_slice(sealed);
+            open.entries.push(PackEntry { id, kind, offset, length, plain_length });
+            let target = if kind == BlobKind::Tree { TREE_PACK.min(shared.options.pack_size) } else { shared.options.pack_size };
+            let is_full = open.body.len() >= target || open.entries.len() >= pack::MAX_ENTRIES;
+            is_full.then(|| std::mem::take(&mut *open))
+        };
+        if let Some(full) = full {
+            let (id, body, entries) = self.close(full)?;
+            let permit = shared.runtime.block_on(Arc::clone(&shared.uploads).acquire_owned()).map_err(|_| RepositoryError::Stopped)?;
+            self.upload(id, body, entries, permit);
+        }
+        Ok(Added { id, stored: length })
+    }
+
+    fn close(&self, open: OpenPack) -> Result<(Id, Bytes, Vec<PackEntry>), RepositoryError> {
+        let mut body = open.body;
+        body.extend_from_slice(&pack::encode_header(&open.entries, &self.shared.repository.master_key().cipher())?);
+        Ok((id_of(&body), body.freeze(), open.entries))
+    }
+
+    fn upload(&self, id: Id, body: Bytes, entries: Vec<PackEntry>, permit: OwnedSemaphorePermit) {
+        let writer = self.clone();
+        self.shared.runtime.spawn(async move {
+            if let Err(error) = writer.put(id, body, entries).await {
+                writer.shared.failed.store(true, Ordering::Relaxed);
+                lock(&writer.shared.outcome).error.get_or_insert(error);
+            }
+            drop(permit);
+        });
+    }
+
+    async fn put(&self, id: Id, body: Bytes, entries: Vec<PackEntry>) -> Result<(), RepositoryError> {
+        let size = body.len() as u64;
+        self.shared.repository.store().put_new(&pack::key(&id), body.clone()).await?;
+        if let Ok(mut buffer) = body.try_into_mut() {
+            buffer.clear();
+            lock(&self.shared.buffers).push(buffer);
+        }
+        let full = {
+            let mut outcome = lock(&self.shared.outcome);
+            outcome.written.packs.push(id);
+            outcome.written.bytes += size;
+            outcome.unindexed.push((id, entries));
+            let blobs: usize = outcome.unindexed.iter().map(|(_, entries)| entries.len()).sum();
+            (blobs >= index::FULL).then(|| std::mem::take(&mut outcome.unindexed))
+        };
+        match full {
+            Some(packs) => self.put_index(&packs).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn put_index(&self, packs: &[(Id, Vec<PackEntry>)]) -> Result<(), RepositoryError> {
+        let id = self.shared.repository.put_sealed(index::FOLDER, &index::encode(packs)).await?;
+        lock(&self.shared.outcome).written.indexes.push(id);
+        Ok(())
+    }
+
+    /// Puts what is still open, waits for every upload and puts the index. After this everything that was added can be read; after an
+    /// error nothing refers to what was put.
+    pub async fn finish(self) -> Result<Written, RepositoryError> {
+        let shared = &self.shared;
+        for open in &shared.open {
+            let open = std::mem::take(&mut *lock(open));
+            if !open.entries.is_empty() && !shared.failed.load(Ordering::Relaxed) {
+                let (id, body, entries) = self.close(open)?;
+                let permit = Arc::clone(&shared.uploads).acquire_owned().await.map_err(|_| RepositoryError::Stopped)?;
+                self.upload(id, body, entries, permit);
+            }
+        }
+        let all = u32::try_from(shared.options.uploads).expect("a few uploads");
+        drop(shared.uploads.acquire_many(all).await.map_err(|_| RepositoryError::Stopped)?);
+        let rest = {
+            let mut outcome = lock(&shared.outcome);
+            if let Some(error) = outcome.error.take() {
+                return Err(error);
+            }
+            std::mem::take(&mut outcome.unindexed)
+        };
+        if !rest.is_empty() {
+            self.put_index(&rest).await?;
+        }
+        Ok(std::mem::take(&mut lock(&shared.outcome).written))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::key::{KeyOrigin, Password};
+    use crate::repository::reader::Reader;
+    use crate::store::Store;
+
+    async fn repository() -> Repository {
+        Repository::init(Store::memory(), &Password::generate().unwrap(), KeyOrigin::default()).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn blobs_of_many_threads_are_stored_once_and_come_back() {
+        let repository = repository().await;
+        let options = WriterOptions { level: 1, pack_size: 100_000, uploads: 2 };
+        let writer = Writer::new(&repository, Arc::default(), options);
+        let blob = |n: usize| format!("blob {n} ").repeat(n * 7 + 1).into_bytes();
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let writer = writer.clone();
+                std::thread::spawn(move || {
+                    let mut encoder = writer.encoder().unwrap();
+                    (0..200).map(|n| u64::from(writer.add(&mut encoder, BlobKind::Data, &blob(n)).unwrap().stored)).sum::<u64>()
+                })
+            })
+            .collect();
+        let stored: u64 =
+            tokio::task::spawn_blocking(|| threads.into_iter().map(|thread| thread.join().unwrap()).sum()).await.unwrap();
+        let written = writer.finish().await.unwrap();
+        assert!(written.bytes > stored && written.bytes < stored + 20_000 + 64 * written.packs.len() as u64);
+        let index = Arc::new(Index::load(&repository).await.unwrap());
+        assert_eq!(index.len(), 200);
+        let reader = Reader::new(&repository, index);
+        for n in 0..200 {
+            assert_eq!(reader.chunk(&id_of(&blob(n))).await.unwrap(), blob(n));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_the_repository_has_is_not_stored_again_and_kinds_are_kept_apart() {
+        let repository = repository().await;
+        let options = WriterOptions { level: 1, pack_size: 100_000, uploads: 1 };
+        let writer = Writer::new(&repository, Arc::default(), options);
+        let add = |writer: Writer, kind| {
+            tokio::task::spawn_blocking(move || writer.add(&mut writer.encoder().unwrap(), kind, b"{\"nodes\":[]}\n").unwrap())
+        };
+        assert!(add(writer.clone(), BlobKind::Data).await.unwrap().stored > 0);
+        assert!(add(writer.clone(), BlobKind::Tree).await.unwrap().stored > 0);
+        assert_eq!(writer.finish().await.unwrap().packs.len(), 2);
+        let index = Arc::new(Index::load(&repository).await.unwrap());
+        let writer = Writer::new(&repository, Arc::clone(&index), options);
+        assert_eq!(add(writer.clone(), BlobKind::Data).await.unwrap().stored, 0);
+        assert_eq!(writer.finish().await.unwrap(), Written::default());
+        assert_eq!(Reader::new(&repository, index).tree(&id_of(b"{\"nodes\":[]}\n")).await.unwrap(), []);
+    }
+}
