@@ -3,16 +3,26 @@
 //! A store offers whole objects: create-only puts, gets, ranges, lists and deletes. Nothing above this room knows which store it is.
 
 mod error;
+mod location;
+mod open;
+mod patience;
+mod probe;
 
 pub use error::{ErrorKind, StoreError};
+pub use location::{Location, LocationError};
+pub use patience::Patience;
+pub use probe::Probe;
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+use crate::store::patience::{About, Contact, persist, within};
 
 /// What a list says of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,18 +34,50 @@ pub struct Object {
     pub modified: chrono::DateTime<chrono::Utc>,
 }
 
-/// Objects by name, below one root. Cheap to clone.
+/// Objects by name, below one root. Cheap to clone. Every call ends: with its result, or with an error when its deadline or the patience
+/// for an outage is over.
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
     root: Path,
     location: Arc<str>,
+    patience: Patience,
+    contact: Arc<Contact>,
 }
 
 impl Store {
+    /// Opens what is at `location`, without asking it anything yet, but for a folder, which must be there. `variables` are the user's
+    /// `AWS_…`, `GOOGLE_…` and `AZURE_…` variables: keys, endpoint, region and what else these clouds' own tools read.
+    pub fn open(location: &Location, variables: &HashMap<String, String>) -> Result<Store, StoreError> {
+        let variables = open::Variables::new(variables, location);
+        let (inner, root, patience) = match location {
+            Location::Folder(folder) => open::folder(location, folder)?,
+            Location::S3 { endpoint, bucket, prefix } => open::s3(&variables, endpoint.as_ref(), bucket, prefix)?,
+            Location::Gcs { bucket, prefix } => open::gcs(&variables, bucket, prefix)?,
+            Location::Azure { container, prefix } => open::azure(&variables, container, prefix)?,
+        };
+        Ok(Store { inner, root, location: location.to_string().into(), patience, contact: Arc::default() })
+    }
+
+    /// Like [`Store::open`], but makes the folder where it is missing, with its parents. Buckets are never made.
+    pub fn create(location: &Location, variables: &HashMap<String, String>) -> Result<Store, StoreError> {
+        open::create_root(location)?;
+        Store::open(location, variables)
+    }
+
     /// An empty store that lives as long as this value and its clones.
     pub fn memory() -> Self {
-        Store { inner: Arc::new(object_store::memory::InMemory::new()), root: Path::default(), location: "memory".into() }
+        Store::from_object_store(Arc::new(object_store::memory::InMemory::new()), "memory", Patience::local())
+    }
+
+    /// Any store of the library, such as one that fails on purpose; `location` is what messages say.
+    pub fn from_object_store(inner: Arc<dyn ObjectStore>, location: &str, patience: Patience) -> Self {
+        Store { inner, root: Path::default(), location: location.into(), patience, contact: Arc::default() }
+    }
+
+    /// The same store, waiting otherwise than its kind does.
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Store { patience, ..self }
     }
 
     /// Where the store is, for messages; never with credentials.
@@ -44,78 +86,166 @@ impl Store {
     }
 
     fn path(&self, key: &str) -> Path {
-        key.split('/').fold(self.root.clone(), Path::join)
+        key.split('/').filter(|part| !part.is_empty()).fold(self.root.clone(), Path::join)
     }
 
-    fn error(&self, key: &str, source: object_store::Error) -> StoreError {
-        StoreError::new(&self.location, key, source)
+    fn about<'a>(&'a self, action: &'static str, key: &'a str) -> About<'a> {
+        About { action, location: &self.location, key }
     }
 
     /// Creates the object; it is durable when this returns. An object of that name with the very same bytes is success, since a put
     /// whose answer was lost is sent again; one with other bytes is [`ErrorKind::AlreadyExists`] and stays as it is.
     pub async fn put_new(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.inner.put_opts(&self.path(key), PutPayload::from_bytes(body.clone()), options).await {
-            Ok(_) => Ok(()),
-            Err(error @ object_store::Error::AlreadyExists { .. }) => {
-                if self.get(key).await? == body {
-                    Ok(())
-                } else {
-                    Err(self.error(key, error))
-                }
+        let about = self.about("put", key);
+        let path = self.path(key);
+        let size = body.len() as u64;
+        persist(self.patience, &self.contact, about, || async {
+            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            let put = self.inner.put_opts(&path, PutPayload::from_bytes(body.clone()), options);
+            match within(self.patience, about, size, put).await {
+                Ok(_) => Ok(()),
+                Err(error) if error.kind == ErrorKind::AlreadyExists => match self.holds(&path, about, &body).await? {
+                    Some(true) => Ok(()),
+                    Some(false) => Err(error),
+                    // Refused for an object that isn't there: another's put of that name was under way and has failed.
+                    None => Err(about.own(ErrorKind::Busy, "another put of the same name was under way")),
+                },
+                Err(error) => Err(error),
             }
-            Err(error) => Err(self.error(key, error)),
-        }
+        })
+        .await
+    }
+
+    /// Whether the object has these bytes; `None` where there is none. Reads it only when its size is right.
+    async fn holds(&self, path: &Path, about: About<'_>, body: &Bytes) -> Result<Option<bool>, StoreError> {
+        let size = body.len() as u64;
+        let found = async {
+            match self.inner.get(path).await {
+                Ok(got) if got.meta.size != size => Ok(Some(false)),
+                Ok(got) => Ok(Some(got.bytes().await? == *body)),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        within(self.patience, about, size, found).await
     }
 
     /// The whole object.
     pub async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        let got = self.inner.get(&self.path(key)).await.map_err(|e| self.error(key, e))?;
-        got.bytes().await.map_err(|e| self.error(key, e))
+        let about = self.about("get", key);
+        let path = self.path(key);
+        persist(self.patience, &self.contact, about, || async {
+            let got = within(self.patience, about, 0, self.inner.get(&path)).await?;
+            let size = got.meta.size;
+            let bytes = within(self.patience, about, size, got.bytes()).await?;
+            if bytes.len() as u64 == size {
+                Ok(bytes)
+            } else {
+                // A body that was cut on its way: worth another try.
+                Err(about.own(ErrorKind::Busy, format!("{} of {size} bytes came", bytes.len())))
+            }
+        })
+        .await
     }
 
-    /// Just these bytes of the object; an error where it is shorter.
+    /// Just these bytes of the object; [`ErrorKind::TooShort`] where it ends before. An empty range is empty without asking.
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.inner.get_range(&self.path(key), range).await.map_err(|e| self.error(key, e))
+        let about = self.about("get", key);
+        let path = self.path(key);
+        let size = range.end.saturating_sub(range.start);
+        if size == 0 {
+            return Ok(Bytes::new());
+        }
+        persist(self.patience, &self.contact, about, || async {
+            let options = GetOptions::new().with_range(Some(range.clone()));
+            let got = within(self.patience, about, size, async {
+                let got = self.inner.get_opts(&path, options).await?;
+                let whole = got.meta.size;
+                Ok((whole, if whole >= range.end { got.bytes().await? } else { Bytes::new() }))
+            });
+            match got.await {
+                Ok((whole, _)) if whole < range.end => Err(too_short(about, whole, &range)),
+                Ok((_, bytes)) if bytes.len() as u64 == size => Ok(bytes),
+                // A body that was cut on its way: worth another try.
+                Ok((_, bytes)) => Err(about.own(ErrorKind::Busy, format!("{} of {size} bytes came", bytes.len()))),
+                // Stores refuse a range that starts beyond the end in words of their own.
+                Err(error) if error.kind == ErrorKind::Other => match within(self.patience, about, 0, self.inner.head(&path)).await {
+                    Ok(meta) if meta.size < range.end => Err(too_short(about, meta.size, &range)),
+                    _ => Err(error),
+                },
+                Err(error) => Err(error),
+            }
+        })
+        .await
     }
 
     /// The object's size, or `None` where there is none.
     pub async fn size(&self, key: &str) -> Result<Option<u64>, StoreError> {
-        match self.inner.head(&self.path(key)).await {
-            Ok(meta) => Ok(Some(meta.size)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.error(key, error)),
-        }
+        let about = self.about("get", key);
+        let path = self.path(key);
+        persist(self.patience, &self.contact, about, || async {
+            match within(self.patience, about, 0, self.inner.head(&path)).await {
+                Ok(meta) => Ok(Some(meta.size)),
+                Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+        .await
     }
 
-    /// All objects below `folder`, by name. No folder is an empty list.
+    /// All objects below `folder`, by name; below the root where it is empty. No folder is an empty list.
     pub async fn list(&self, folder: &str) -> Result<Vec<Object>, StoreError> {
+        let about = self.about("list", folder);
+        let prefix = self.path(folder);
         let depth = self.root.parts().count();
-        let mut objects: Vec<Object> = self
-            .inner
-            .list(Some(&self.path(folder)))
-            .map_ok(|meta| Object {
+        let mut objects = persist(self.patience, &self.contact, about, || async {
+            let mut pages = self.inner.list(Some(&prefix)).map_ok(|meta| Object {
                 key: meta.location.parts().skip(depth).map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"),
                 size: meta.size,
                 modified: meta.last_modified,
-            })
-            .try_collect()
-            .await
-            .map_err(|e| self.error(folder, e))?;
+            });
+            let mut objects = Vec::new();
+            // The deadline is each step's: a list of millions may take long, but must not stand still.
+            while let Some(object) = within(self.patience, about, 0, async { pages.next().await.transpose() }).await? {
+                objects.push(object);
+            }
+            Ok(objects)
+        })
+        .await?;
         objects.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(objects)
     }
 
-    /// Deletes the objects, in bulk where the store can; one that is not there counts as deleted.
+    /// Deletes the objects, in bulk where the store can; one that is not there counts as deleted. Stops at the first failure.
     pub async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
-        let paths: Vec<_> = keys.iter().map(|key| Ok(self.path(key))).collect();
-        let mut results = self.inner.delete_stream(futures::stream::iter(paths).boxed());
-        while let Some(result) = results.next().await {
-            match result {
-                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(self.error(keys.first().map_or("", String::as_str), error)),
-            }
+        // Deletes carry no bytes; a thousand are one request, and each gets the time of a kilobyte.
+        for batch in keys.chunks(1000) {
+            let what = match batch {
+                [key] => key.clone(),
+                [first, .., last] => format!("{first} … {last}"),
+                [] => continue,
+            };
+            let about = self.about("delete", &what);
+            persist(self.patience, &self.contact, about, || async {
+                let paths: Vec<_> = batch.iter().map(|key| Ok(self.path(key))).collect();
+                let mut results = self.inner.delete_stream(futures::stream::iter(paths).boxed());
+                let deleting = async {
+                    while let Some(result) = results.next().await {
+                        match result {
+                            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                            Err(error) => return Err(error),
+                        }
+                    }
+                    Ok(())
+                };
+                within(self.patience, about, (batch.len() as u64) << 10, deleting).await
+            })
+            .await?;
         }
         Ok(())
     }
+}
+
+fn too_short(about: About<'_>, whole: u64, range: &Range<u64>) -> StoreError {
+    about.own(ErrorKind::TooShort, format!("it has {whole} bytes, but bytes {} to {} were asked for", range.start, range.end))
 }

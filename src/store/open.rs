@@ -1,0 +1,288 @@
+//! How a location and the user's variables become a store.
+
+use std::collections::HashMap;
+use std::path::Path as FilePath;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ClientOptions, ObjectStore};
+use url::Url;
+
+use crate::store::error::{ErrorKind, StoreError};
+use crate::store::location::Location;
+use crate::store::patience::{Patience, retry_config};
+
+/// What opening yields: the library's store, the root below which the repository is, and how long calls wait.
+pub(super) type Opened = (Arc<dyn ObjectStore>, Path, Patience);
+
+/// The variables that a store may read, of all that the user has set.
+pub(super) struct Variables<'a> {
+    of: &'a HashMap<String, String>,
+    location: &'a Location,
+}
+
+impl<'a> Variables<'a> {
+    pub(super) fn new(of: &'a HashMap<String, String>, location: &'a Location) -> Self {
+        Variables { of, location }
+    }
+
+    /// An empty variable counts as none.
+    fn get(&self, name: &str) -> Option<&str> {
+        self.of.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.get(name).is_some())
+    }
+
+    /// The variables of `prefix` that the library knows, in a fixed order.
+    fn known<K: FromStr>(&self, prefix: &str) -> Vec<(K, &str)> {
+        let mut known: Vec<_> = self.of.iter().filter(|(name, value)| name.starts_with(prefix) && !value.is_empty()).collect();
+        known.sort();
+        known.into_iter().filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value.as_str()))).collect()
+    }
+
+    fn refuse(&self, cause: impl Into<String>) -> StoreError {
+        StoreError::own(ErrorKind::Settings, "open", &self.location.to_string(), "", cause)
+    }
+
+    fn failed(&self, error: &object_store::Error) -> StoreError {
+        let mut failed = StoreError::new("open", &self.location.to_string(), "", error);
+        if failed.kind == ErrorKind::Other {
+            failed.kind = ErrorKind::Settings;
+        }
+        failed
+    }
+
+    fn root(&self, prefix: &str) -> Result<Path, StoreError> {
+        Path::parse(prefix).map_err(|e| self.refuse(format!("prefix `{prefix}` is no name for objects: {e}")))
+    }
+}
+
+/// Creates the folder of a repository on disk, readable by its owner only. Buckets are made by their owners.
+pub(super) fn create_root(location: &Location) -> Result<(), StoreError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let Some(folder) = location.folder() else { return Ok(()) };
+    // Names of objects tell when and how much is backed up: nobody else's business.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|e| StoreError::io("create", &location.to_string(), "", e))
+}
+
+pub(super) fn folder(location: &Location, folder: &FilePath) -> Result<Opened, StoreError> {
+    let shown = location.to_string();
+    let no_folder = |kind, cause: &str| StoreError::own(kind, "open", &shown, "", cause);
+    match std::fs::metadata(folder) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => return Err(no_folder(ErrorKind::NoSuchFolder, "it is not a folder")),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(no_folder(ErrorKind::NoSuchFolder, "no such folder")),
+        Err(e) => return Err(StoreError::io("open", &shown, "", e)),
+    }
+    let store = LocalFileSystem::new_with_prefix(folder).map_err(|e| StoreError::new("open", &shown, "", &e))?;
+    // Written beside, synced, linked into place only where nothing is, the folder synced: durable and never half there.
+    Ok((Arc::new(store.with_fsync(true)), Path::default(), Patience::local()))
+}
+
+/// Deadlines are ours and grow with the bytes of a call: the client's own, which do not, are off.
+fn client_options(allow_http: bool) -> ClientOptions {
+    ClientOptions::new()
+        .with_user_agent(object_store::HeaderValue::from_static(concat!("keepset/", env!("CARGO_PKG_VERSION"))))
+        .with_timeout_disabled()
+        .with_connect_timeout(Duration::from_secs(10))
+        .with_allow_http(allow_http)
+}
+
+pub(super) fn s3(variables: &Variables<'_>, endpoint: Option<&Url>, bucket: &str, prefix: &str) -> Result<Opened, StoreError> {
+    let has_key = variables.any(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SKIP_SIGNATURE"]);
+    let has_role =
+        variables.any(&["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"]);
+    if !has_key && !has_role {
+        // Going on would quietly use another identity than the one that was asked for.
+        for name in ["AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"] {
+            if variables.get(name).is_some() {
+                return Err(variables.refuse(format!("{name} is set, but profiles are not read")).with_hint(
+                    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`aws configure export-credentials --format env` prints them)",
+                ));
+            }
+        }
+    }
+    let of_settings = variables.get("AWS_ENDPOINT_URL_S3").or(variables.get("AWS_ENDPOINT_URL")).or(variables.get("AWS_ENDPOINT"));
+    let endpoint = match (endpoint, of_settings) {
+        (Some(endpoint), _) => Some(endpoint.clone()),
+        (None, Some(text)) => {
+            Some(Url::parse(text).map_err(|e| variables.refuse(format!("the S3 endpoint of the settings is no URL: {e}")))?)
+        }
+        (None, None) => None,
+    };
+    let transport = transport(variables, endpoint.as_ref(), "AWS_ALLOW_HTTP")?;
+    let mut builder = AmazonS3Builder::new()
+        .with_client_options(client_options(transport.plain_http))
+        .with_retry(retry_config())
+        // A signature over the body costs a SHA-256 of every byte on both ends. TLS and loopback keep bytes whole by themselves.
+        .with_unsigned_payload(transport.keeps_bytes_whole);
+    for (key, value) in variables.known::<AmazonS3ConfigKey>("AWS_") {
+        if !matches!(key, AmazonS3ConfigKey::Bucket | AmazonS3ConfigKey::Endpoint | AmazonS3ConfigKey::S3Endpoint) {
+            builder = builder.with_config(key, value);
+        }
+    }
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
+    }
+    let store = builder.with_bucket_name(bucket).build().map_err(|e| variables.failed(&e))?;
+    Ok((Arc::new(store), variables.root(prefix)?, Patience::remote()))
+}
+
+pub(super) fn gcs(variables: &Variables<'_>, bucket: &str, prefix: &str) -> Result<Opened, StoreError> {
+    let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client_options(false)).with_retry(retry_config());
+    for (key, value) in variables.known::<GoogleConfigKey>("GOOGLE_") {
+        if !matches!(key, GoogleConfigKey::Bucket) {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let store = builder.with_bucket_name(bucket).build().map_err(|e| variables.failed(&e))?;
+    Ok((Arc::new(store), variables.root(prefix)?, Patience::remote()))
+}
+
+pub(super) fn azure(variables: &Variables<'_>, container: &str, prefix: &str) -> Result<Opened, StoreError> {
+    let endpoint = variables.get("AZURE_STORAGE_ENDPOINT").or(variables.get("AZURE_ENDPOINT"));
+    let endpoint = endpoint.map(Url::parse).transpose();
+    let endpoint = endpoint.map_err(|e| variables.refuse(format!("the Azure endpoint of the settings is no URL: {e}")))?;
+    let transport = transport(variables, endpoint.as_ref(), "AZURE_ALLOW_HTTP")?;
+    let mut builder = MicrosoftAzureBuilder::new().with_client_options(client_options(transport.plain_http)).with_retry(retry_config());
+    // restic's names for the same things.
+    for (name, key) in [
+        ("AZURE_ACCOUNT_NAME", AzureConfigKey::AccountName),
+        ("AZURE_ACCOUNT_KEY", AzureConfigKey::AccessKey),
+        ("AZURE_ACCOUNT_SAS", AzureConfigKey::SasKey),
+    ] {
+        if let Some(value) = variables.get(name) {
+            builder = builder.with_config(key, value);
+        }
+    }
+    for (key, value) in variables.known::<AzureConfigKey>("AZURE_") {
+        if !matches!(key, AzureConfigKey::ContainerName) {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let store = builder.with_container_name(container).build().map_err(|e| variables.failed(&e))?;
+    Ok((Arc::new(store), variables.root(prefix)?, Patience::remote()))
+}
+
+struct Transport {
+    plain_http: bool,
+    keeps_bytes_whole: bool,
+}
+
+/// Plain HTTP goes to this machine only, unless the user says otherwise.
+fn transport(variables: &Variables<'_>, endpoint: Option<&Url>, allowing: &str) -> Result<Transport, StoreError> {
+    let Some(endpoint) = endpoint.filter(|url| url.scheme() != "https") else {
+        return Ok(Transport { plain_http: false, keeps_bytes_whole: true });
+    };
+    if endpoint.scheme() != "http" {
+        return Err(variables.refuse(format!("endpoint scheme `{}` is neither http nor https", endpoint.scheme())));
+    }
+    let loopback = match endpoint.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    let allowed =
+        variables.get(allowing).is_some_and(|value| ["1", "true", "yes", "on", "y"].contains(&value.to_ascii_lowercase().as_str()));
+    if !loopback && !allowed {
+        let host = endpoint.host_str().unwrap_or_default();
+        return Err(variables
+            .refuse(format!("the endpoint at {host} is plain http"))
+            .with_hint(format!("use https, or set {allowing}=true where the network between is trusted")));
+    }
+    Ok(Transport { plain_http: true, keeps_bytes_whole: loopback })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    fn open(location: &str, variables: &[(&str, &str)]) -> Result<Store, StoreError> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Store::open(&location.parse().unwrap(), &variables)
+    }
+
+    const KEY: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "geheim")];
+
+    #[test]
+    fn a_missing_folder_is_told_with_its_path() {
+        let error = open("/nowhere/at/all", &[]).unwrap_err();
+        assert_eq!((error.kind, error.to_string().as_str()), (ErrorKind::NoSuchFolder, "cannot open /nowhere/at/all"));
+        assert!(error.hint().is_some());
+    }
+
+    #[test]
+    fn a_file_is_no_repository() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(open(file.path().to_str().unwrap(), &[]).unwrap_err().kind, ErrorKind::NoSuchFolder);
+    }
+
+    #[test]
+    fn a_profile_without_a_key_is_refused() {
+        for name in ["AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"] {
+            let error = open("s3://bucket", &[(name, "prod")]).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Settings);
+            assert!(error.hint().unwrap().contains("AWS_ACCESS_KEY_ID"));
+            assert!(open("s3://bucket", &[(name, "prod"), KEY[0], KEY[1]]).is_ok());
+        }
+    }
+
+    #[test]
+    fn plain_http_goes_to_this_machine_only() {
+        for (endpoint, good) in [
+            ("http://127.0.0.1:9000", true),
+            ("http://localhost:9000", true),
+            ("http://[::1]:9000", true),
+            ("https://minio.example.com", true),
+            ("http://minio.example.com", false),
+            ("http://127.0.0.1.example.com", false),
+            ("ftp://minio.example.com", false),
+        ] {
+            assert_eq!(open("s3://bucket/a", &[KEY[0], KEY[1], ("AWS_ENDPOINT_URL", endpoint)]).is_ok(), good, "{endpoint}");
+        }
+        let error = open("s3:http://minio.example.com/bucket", &KEY).unwrap_err();
+        assert!(error.hint().unwrap().contains("AWS_ALLOW_HTTP=true"));
+        assert!(open("s3:http://minio.example.com/bucket", &[KEY[0], KEY[1], ("AWS_ALLOW_HTTP", "true")]).is_ok());
+    }
+
+    #[test]
+    fn half_a_key_is_refused() {
+        let error = open("s3://bucket", &KEY[1..]).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Settings);
+        assert!(!format!("{error:?}").contains("geheim"));
+    }
+
+    #[test]
+    fn azure_and_google_open_by_their_own_variables_and_restics() {
+        let key = "bm90IGEga2V5";
+        assert!(open("az://container/a", &[("AZURE_STORAGE_ACCOUNT_NAME", "x"), ("AZURE_STORAGE_ACCOUNT_KEY", key)]).is_ok());
+        assert!(open("azure:container:/a", &[("AZURE_ACCOUNT_NAME", "x"), ("AZURE_ACCOUNT_KEY", key)]).is_ok());
+        assert!(open("az://container/a", &[]).is_err());
+        assert!(open("gs://bucket/a", &[]).is_ok());
+    }
+
+    #[test]
+    fn a_prefix_that_climbs_is_refused() {
+        assert_eq!(open("s3://bucket/a/../b", &KEY).unwrap_err().kind, ErrorKind::Settings);
+    }
+
+    #[test]
+    fn a_new_folder_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("a/b");
+        Store::create(&Location::Folder(folder.clone()), &HashMap::new()).unwrap();
+        assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}
