@@ -125,3 +125,61 @@ fn jitter() -> f64 {
     getrandom::fill(&mut byte).ok();
     0.5 + f64::from(byte[0]) / 510.0
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    const ABOUT: About<'static> = About { action: "get", location: "s3://bucket", key: "config" };
+
+    async fn fails(kind: ErrorKind, times: u32, contact: &Contact) -> (Result<u32, StoreError>, u32) {
+        let tries = AtomicU32::new(0);
+        let done = persist(Patience::remote(), contact, ABOUT, || async {
+            let before = tries.fetch_add(1, Ordering::Relaxed);
+            if before < times { Err(ABOUT.own(kind, "planted")) } else { Ok(before) }
+        })
+        .await;
+        (done, tries.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_waited_out_by_who_had_contact_before() {
+        let contact = Contact(AtomicBool::new(true));
+        assert_eq!(fails(ErrorKind::Unreachable, 10, &contact).await.0.ok(), Some(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_that_does_not_end_is_told_after_five_minutes() {
+        let contact = Contact(AtomicBool::new(true));
+        let begun = Instant::now();
+        let (done, tries) = fails(ErrorKind::Busy, u32::MAX, &contact).await;
+        assert_eq!(done.unwrap_err().kind, ErrorKind::Busy);
+        assert!(tries > 5 && begun.elapsed() <= Duration::from_secs(300), "{tries} tries in {:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_never_answered_is_told_at_once() {
+        let contact = Contact::default();
+        assert_eq!(fails(ErrorKind::Unreachable, u32::MAX, &contact).await.1, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_not_repeated() {
+        let contact = Contact(AtomicBool::new(true));
+        for kind in [ErrorKind::Denied, ErrorKind::NotFound, ErrorKind::Full, ErrorKind::Other] {
+            assert_eq!(fails(kind, u32::MAX, &contact).await.1, 1, "{kind:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_never_ends_is_cut_at_its_deadline_which_grows_with_its_bytes() {
+        for (bytes, seconds) in [(0, 30), (64 << 20, 30 + 655)] {
+            let begun = Instant::now();
+            let done = within::<()>(Patience::remote(), ABOUT, bytes, std::future::pending()).await;
+            assert_eq!(done.unwrap_err().kind, ErrorKind::Timeout);
+            assert_eq!(begun.elapsed().as_secs(), seconds);
+        }
+    }
+}

@@ -2,4 +2,5 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
+pub mod fault;
 pub mod minio;
