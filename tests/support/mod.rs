@@ -2,5 +2,8 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
+pub mod compare;
 pub mod fault;
 pub mod minio;
+pub mod mutate;
+pub mod tree;
