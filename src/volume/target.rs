@@ -603,6 +603,68 @@ mod tests {
         assert_eq!(problems[0].path, "f");
     }
 
+    /// Runs `work` in a thread that has no rights but nobody's; nothing if this process is not root and cannot become somebody else.
+    fn as_nobody(work: impl FnOnce() + Send + 'static) {
+        use rustix::process::{Gid, Uid};
+        if !geteuid().is_root() {
+            return;
+        }
+        let dropped = std::thread::spawn(|| {
+            rustix::thread::set_thread_groups(&[]).unwrap();
+            let (uid, gid) = (Uid::from_raw(65_534), Gid::from_raw(65_534));
+            rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+            rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+            work();
+        });
+        dropped.join().unwrap();
+    }
+
+    #[test]
+    fn without_rights_data_comes_back_and_the_owner_is_a_problem_without_its_set_id_bits() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let path = temp.path().to_owned();
+        as_nobody(move || {
+            let target = Target::open(&path).unwrap();
+            let set_id = Attrs { size: 1, uid: 0, gid: 0, ..attrs(0o6755) };
+            let problems = target.write_file(DirId::ROOT, b"f", &set_id, [b"x"]).unwrap();
+            assert_eq!(problems.len(), 1);
+            assert!(problems[0].reason.starts_with("owner 0:0 not set"), "{problems:?}");
+            let meta = fs::metadata(path.join("f")).unwrap();
+            assert_eq!((meta.mode() & 0o7777, meta.size(), meta.mtime()), (0o755, 1, set_id.mtime.secs));
+            let error = target.make_special(DirId::ROOT, b"dev", &Kind::BlockDevice { rdev: 1 }, &set_id).unwrap_err();
+            assert!(error.is_denied() && error.hint().unwrap().contains("CAP_MKNOD"));
+            let closed = Attrs { uid: 65_534, gid: 65_534, ..attrs(0o000) };
+            let sub = target.make_dir(DirId::ROOT, b"sub", &closed).unwrap();
+            let deep = target.make_dir(sub, b"deep", &closed).unwrap();
+            assert_eq!(target.write_file(deep, b"f", &closed, [b""]).unwrap(), []);
+            assert_eq!(target.finish_dirs(None, 1).unwrap(), []);
+            assert_eq!(fs::metadata(path.join("sub")).unwrap().mode() & 0o7777, 0);
+        });
+    }
+
+    #[test]
+    fn what_may_not_be_read_says_so_and_what_belongs_to_others_is_read_nevertheless() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().to_owned();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        for (name, mode) in [("secret", 0o600), ("open", 0o644)] {
+            fs::write(path.join(name), "text").unwrap();
+            fs::set_permissions(path.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::create_dir(path.join("closed")).unwrap();
+        fs::set_permissions(path.join("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+        as_nobody(move || {
+            let dir = Dir::open_root(&path).unwrap();
+            assert_eq!(dir.list().unwrap().len(), 3);
+            assert_eq!(dir.open_file(b"open").unwrap().read(&mut [0; 9]).unwrap(), 4);
+            for error in [dir.open_file(b"secret").unwrap_err(), dir.open_child(b"closed").unwrap_err()] {
+                assert!(error.is_denied() && error.hint().is_some(), "{error}");
+                assert!(error.reason().ends_with("Permission denied (os error 13)"), "{}", error.reason());
+            }
+        });
+    }
+
     #[test]
     fn room_is_what_the_file_system_says() {
         let (_temp, target) = temp();
