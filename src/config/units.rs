@@ -65,7 +65,7 @@ impl FromStr for Size {
         }
         let number: f64 = number.parse().map_err(|_| bad())?;
         let bytes = number * factor as f64;
-        if bytes >= 0.0 && bytes < 9e18 { Ok(Size(bytes as u64)) } else { Err(bad()) }
+        if (0.0..9e18).contains(&bytes) { Ok(Size(bytes as u64)) } else { Err(bad()) }
     }
 }
 
