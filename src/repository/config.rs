@@ -64,8 +64,8 @@ impl Config {
         }
         let polynomial = u64::from_str_radix(&self.chunker_polynomial, 16)
             .ok()
-            .filter(|p| rabin::is_irreducible(*p))
-            .ok_or_else(|| unsupported("its polynomial is not irreducible".to_owned()))?;
+            .filter(|p| rabin::is_usable(*p))
+            .ok_or_else(|| unsupported("its polynomial is not an irreducible one of degree 53".to_owned()))?;
         Ok(Chunker::Rabin(Rabin::new(polynomial)))
     }
 }

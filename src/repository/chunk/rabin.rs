@@ -169,7 +169,7 @@ pub fn is_usable(polynomial: u64) -> bool {
 ///
 /// Ben-Or's test: the product of all irreducible polynomials whose degree divides `i` is x^(2^i) - x, so one of degree `n` that shares no
 /// factor with it for any `i` up to `n / 2` has no factor at all.
-pub fn is_irreducible(polynomial: u64) -> bool {
+fn is_irreducible(polynomial: u64) -> bool {
     let Some(top @ 1..) = degree(polynomial) else { return false };
     let mut power = remainder(0b10, polynomial);
     for _ in 1..=top / 2 {
