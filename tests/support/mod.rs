@@ -6,4 +6,5 @@ pub mod compare;
 pub mod fault;
 pub mod minio;
 pub mod mutate;
+pub mod restic;
 pub mod tree;
