@@ -45,14 +45,7 @@ impl Encoder {
             compressor.set_parameter(CParameter::ContentSizeFlag(true))?;
             let mut probe = Compressor::new(1)?;
             probe.set_parameter(CParameter::Strategy(Strategy::ZSTD_fast))?;
-            Ok(Encoder {
-                cipher: key.cipher(),
-                compressor,
-                probe,
-                proof: Decompressor::new()?,
-                proven: Vec::new(),
-                sealed: Vec::new(),
-            })
+            Ok(Encoder { cipher: key.cipher(), compressor, probe, proof: Decompressor::new()?, proven: Vec::new(), sealed: Vec::new() })
         };
         make().map_err(RepositoryError::Unfaithful)
     }
@@ -67,8 +60,7 @@ impl Encoder {
         let mut length = plain.len();
         let mut plain_length = None;
         if self.pays(plain)? {
-            let compressed =
-                self.compressor.compress_to_buffer(plain, &mut self.sealed[IV..]).map_err(RepositoryError::Unfaithful)?;
+            let compressed = self.compressor.compress_to_buffer(plain, &mut self.sealed[IV..]).map_err(RepositoryError::Unfaithful)?;
             if compressed < plain.len() {
                 self.prove(plain, compressed)?;
                 length = compressed;
@@ -88,9 +80,7 @@ impl Encoder {
     fn prove(&mut self, plain: &[u8], compressed: usize) -> Result<(), RepositoryError> {
         self.proven.clear();
         self.proven.reserve(plain.len());
-        self.proof
-            .decompress_to_buffer(&self.sealed[IV..IV + compressed], &mut self.proven)
-            .map_err(RepositoryError::Unfaithful)?;
+        self.proof.decompress_to_buffer(&self.sealed[IV..IV + compressed], &mut self.proven).map_err(RepositoryError::Unfaithful)?;
         if self.proven == plain {
             Ok(())
         } else {
@@ -124,11 +114,7 @@ pub struct Decoder {
 
 impl Decoder {
     pub fn new(key: &MasterKey) -> Result<Self, RepositoryError> {
-        Ok(Decoder {
-            cipher: key.cipher(),
-            decompressor: Decompressor::new().map_err(RepositoryError::Unfaithful)?,
-            plain: Vec::new(),
-        })
+        Ok(Decoder { cipher: key.cipher(), decompressor: Decompressor::new().map_err(RepositoryError::Unfaithful)?, plain: Vec::new() })
     }
 
     /// Opens `sealed` in place, decompresses it if `plain_length` says that it was compressed, and proves that the bytes are those of

@@ -45,10 +45,7 @@ impl Password {
     pub fn generate() -> Result<Self, RepositoryError> {
         let mut bytes = Zeroizing::new([0u8; 32]);
         getrandom::fill(&mut *bytes)?;
-        Ok(Password {
-            text: Zeroizing::new(data_encoding::HEXLOWER.encode(&*bytes).into_bytes()),
-            strength: Strength::Generated,
-        })
+        Ok(Password { text: Zeroizing::new(data_encoding::HEXLOWER.encode(&*bytes).into_bytes()), strength: Strength::Generated })
     }
 
     /// The password itself, to be written to the file that will hold it and nowhere else.

@@ -11,6 +11,7 @@ pub mod error;
 pub mod index;
 pub mod key;
 pub mod pack;
+pub mod read_plan;
 pub mod reader;
 pub mod snapshot;
 pub mod tree;
@@ -134,6 +135,18 @@ impl Repository {
         }
     }
 
+    /// Seals and puts a side object: an extension of ours under `x-keepset/`, which nothing but speed or comfort may depend on.
+    pub async fn put_side(&self, key: &str, plain: &[u8]) -> Result<(), RepositoryError> {
+        let sealed = self.master_key().cipher().seal(plain)?;
+        Ok(self.store().put_new(key, sealed.into()).await?)
+    }
+
+    /// The plain bytes of a side object.
+    pub async fn get_side(&self, key: &str) -> Result<Vec<u8>, RepositoryError> {
+        let sealed = self.store().get(key).await?;
+        self.master_key().cipher().open(&sealed).map_err(|e| RepositoryError::damaged(key, e))
+    }
+
     /// The ids of all objects of `folder` (`snapshots`, `index`, `locks`); other names are passed over.
     pub async fn ids(&self, folder: &str) -> Result<Vec<Id>, RepositoryError> {
         let objects = self.store().list(folder).await?;
@@ -167,10 +180,7 @@ mod tests {
         assert_eq!(opened.config(), made.config());
         let other = Password::generate().unwrap();
         assert!(matches!(Repository::open(store.clone(), &other).await, Err(RepositoryError::WrongPassword { .. })));
-        assert!(matches!(
-            Repository::init(store, &password, KeyOrigin::default()).await,
-            Err(RepositoryError::AlreadyThere { .. })
-        ));
+        assert!(matches!(Repository::init(store, &password, KeyOrigin::default()).await, Err(RepositoryError::AlreadyThere { .. })));
     }
 
     #[tokio::test]

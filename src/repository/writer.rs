@@ -261,8 +261,7 @@ mod tests {
                 })
             })
             .collect();
-        let stored: u64 =
-            tokio::task::spawn_blocking(|| threads.into_iter().map(|thread| thread.join().unwrap()).sum()).await.unwrap();
+        let stored: u64 = tokio::task::spawn_blocking(|| threads.into_iter().map(|thread| thread.join().unwrap()).sum()).await.unwrap();
         let written = writer.finish().await.unwrap();
         assert!(written.bytes > stored && written.bytes < stored + 20_000 + 64 * written.packs.len() as u64);
         let index = Arc::new(Index::load(&repository).await.unwrap());

@@ -51,14 +51,7 @@ impl Gear {
             *slot = u64::from_le_bytes(digest[..8].try_into().expect("eight bytes"));
         }
         let bits = normal.ilog2();
-        Ok(Gear {
-            table: Arc::new(table),
-            min,
-            normal,
-            max,
-            strict: 1 << (64 - bits - LEVEL),
-            loose: 1 << (64 - bits + LEVEL),
-        })
+        Ok(Gear { table: Arc::new(table), min, normal, max, strict: 1 << (64 - bits - LEVEL), loose: 1 << (64 - bits + LEVEL) })
     }
 
     pub fn min(&self) -> usize {
@@ -74,8 +67,7 @@ impl Gear {
         let end = buffer.len().min(self.max);
         let mut at = (*scanned).max(self.min - 1);
         while at < end {
-            let (stop, threshold) =
-                if at + 1 < self.normal { (end.min(self.normal - 1), self.strict) } else { (end, self.loose) };
+            let (stop, threshold) = if at + 1 < self.normal { (end.min(self.normal - 1), self.strict) } else { (end, self.loose) };
             let stop = stop.min(at + LANES * STRETCH);
             if let Some(cut) = self.scan(&buffer[at - (WINDOW - 1)..stop], threshold) {
                 return Some(at + 1 - WINDOW + cut);

@@ -1,0 +1,43 @@
+//! What makes a mover give up. Trouble with single files does not: that is a list in its report.
+
+use crate::model::mover_job::FailureKind;
+use crate::repository::error::RepositoryError;
+use crate::volume::VolumeError;
+
+/// The whole of a mover's work failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MoverError {
+    #[error("claim {claim}: its volume failed")]
+    Volume { claim: String, source: VolumeError },
+    #[error("claim {claim}: the target `{target}` holds data")]
+    TargetHoldsData { claim: String, target: String },
+    #[error("claim {claim}: the point has no `{path}`")]
+    NoSuchPath { claim: String, path: String },
+    #[error("the repository failed")]
+    Repository(#[from] RepositoryError),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl MoverError {
+    /// The way on, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            MoverError::Volume { source, .. } => source.hint(),
+            MoverError::TargetHoldsData { .. } => Some("restore into an empty folder".to_owned()),
+            MoverError::NoSuchPath { .. } => Some("`keepset ls` shows the paths that the point has".to_owned()),
+            MoverError::Repository(error) => error.hint(),
+            MoverError::Interrupted => None,
+        }
+    }
+
+    /// As the exit code depends on it.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            MoverError::TargetHoldsData { .. } => FailureKind::Refused,
+            MoverError::Interrupted => FailureKind::Interrupted,
+            MoverError::Repository(RepositoryError::Locked { .. }) => FailureKind::Locked,
+            _ => FailureKind::Failed,
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! One file: read, cut into chunks, and checked that it did not change while it was read.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crossbeam_channel::{Sender, TrySendError};
+
+use crate::model::entry::{Attrs, Entry, Kind};
+use crate::model::id::Id;
+use crate::model::mover_job::ProblemKind;
+use crate::mover::counters::add;
+use crate::mover::save::Save;
+use crate::mover::save::folder::Folder;
+use crate::mover::save::walk::normal;
+use crate::repository::chunk::Chunker;
+use crate::repository::codec::Encoder;
+use crate::repository::error::RepositoryError;
+use crate::repository::pack::BlobKind;
+use crate::volume::{Dir, OpenFile, VolumeError};
+
+/// Bytes read at once from a large file.
+const STEP: usize = 256 << 10;
+/// A file that changes while it is read is read again: this often while it is small, once up to a size, and never beyond it, where a
+/// second pass would take long and find it changed again.
+const RETRIES_SMALL: u32 = 3;
+const SMALL: u64 = 16 << 20;
+const MEDIUM: u64 = 1 << 30;
+
+/// A regular file that must be read.
+pub struct FileJob {
+    pub folder: Arc<Folder>,
+    pub slot: usize,
+    pub dir: Arc<Dir>,
+    pub name: Vec<u8>,
+}
+
+/// A chunk of a larger file, cut and not looked at yet.
+pub struct ChunkJob {
+    file: Arc<LargeFile>,
+    number: usize,
+    bytes: Vec<u8>,
+}
+
+/// A file of several chunks, which get ready in any order.
+struct LargeFile {
+    chunks: Mutex<Vec<Option<Id>>>,
+    /// Chunks that are not ready, and one for the reader while it reads.
+    pending: AtomicUsize,
+    /// Set by the reader at the end; `None` if what was read is not to be used.
+    done: Mutex<Option<Done>>,
+}
+
+struct Done {
+    folder: Arc<Folder>,
+    slot: usize,
+    name: Vec<u8>,
+    attrs: Attrs,
+}
+
+/// The chunk of nothing but zeros that a long hole is made of.
+pub struct Zeros {
+    /// Where the chunker cuts zeros.
+    length: usize,
+    id: OnceLock<Id>,
+}
+
+impl Zeros {
+    pub fn new(chunker: &Chunker) -> Self {
+        let zeros = vec![0u8; chunker.max()];
+        Zeros { length: chunker.find_cut(&zeros, &mut 0).unwrap_or(zeros.len()), id: OnceLock::new() }
+    }
+
+    fn id(&self, save: &Save, encoder: &mut Encoder) -> Result<Id, RepositoryError> {
+        if let Some(id) = self.id.get() {
+            return Ok(*id);
+        }
+        let id = store(save, encoder, &vec![0u8; self.length])?;
+        Ok(*self.id.get_or_init(|| id))
+    }
+}
+
+/// One worker's way of reading and storing.
+pub struct FileWorker<'a> {
+    pub save: &'a Save<'a>,
+    pub encoder: Encoder,
+    pub chunks: Sender<ChunkJob>,
+    /// Buffers of chunks that are stored, shared by all workers.
+    pub spare: &'a Mutex<Vec<Vec<u8>>>,
+}
+
+impl FileWorker<'_> {
+    /// Reads a file and makes its entry ready, now or when its last chunk is stored.
+    pub fn file(&mut self, job: FileJob) {
+        let save = self.save;
+        if save.stopped() {
+            return;
+        }
+        let read = match job.dir.open_file(&job.name) {
+            Ok(file) => self.read(&job, file),
+            Err(error) => Err(ReadError::Volume(error)),
+        };
+        match read {
+            Ok(()) => {}
+            Err(ReadError::Volume(error)) => {
+                save.unreadable(&job.dir.path_of(&job.name), &error);
+                job.folder.ready(save, &mut self.encoder, job.slot, None, false);
+            }
+            Err(ReadError::Io(error)) => {
+                save.problem(&job.dir.path_of(&job.name), ProblemKind::Unreadable, format!("cannot read: {error}"));
+                job.folder.ready(save, &mut self.encoder, job.slot, None, false);
+            }
+            Err(ReadError::Repository(error)) => save.fail(error.into()),
+        }
+    }
+
+    fn read(&mut self, job: &FileJob, mut file: OpenFile) -> Result<(), ReadError> {
+        let path = || job.dir.path_of(&job.name);
+        let mut tries = 0;
+        loop {
+            let stat = *file.stat();
+            let large = stat.size > self.save.tools.chunker.min() as u64;
+            let content = if large { Content::Large(self.large(&file)?) } else { Content::Small(self.small(&mut file)?) };
+            let changed = file.changed_since(&stat)?;
+            let retries = if stat.size <= SMALL { RETRIES_SMALL } else { u32::from(stat.size <= MEDIUM) };
+            if changed && tries < retries {
+                tries += 1;
+                file = job.dir.open_file(&job.name)?;
+                continue;
+            }
+            if changed {
+                self.save.problem(&path(), ProblemKind::Changed, format!("it changed while it was read, {} times", tries + 1));
+            }
+            let xattrs = match file.xattrs() {
+                Ok(xattrs) => xattrs,
+                Err(error) => {
+                    self.save.problem(&path(), ProblemKind::Unreadable, format!("cannot read its extended attributes: {error}"));
+                    Vec::new()
+                }
+            };
+            let counters = &self.save.tools.counters;
+            let mut attrs = normal(stat.attrs(xattrs), false);
+            match content {
+                Content::Small((id, size)) => {
+                    attrs.size = size;
+                    add(&counters.bytes, size);
+                    let entry = Entry { name: job.name.clone(), kind: Kind::File { content: id.into_iter().collect() }, attrs };
+                    job.folder.ready(self.save, &mut self.encoder, job.slot, Some(entry), false);
+                }
+                Content::Large((large, size)) => {
+                    attrs.size = size;
+                    add(&counters.bytes, size);
+                    let done = Done { folder: Arc::clone(&job.folder), slot: job.slot, name: job.name.clone(), attrs };
+                    *large.done.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+                    large.one_less(self.save, &mut self.encoder);
+                }
+            }
+            return Ok(());
+        }
+    }
+
+    /// A file of at most one chunk, and what was read of it.
+    fn small(&mut self, file: &mut OpenFile) -> Result<(Option<Id>, u64), ReadError> {
+        let mut buffer = self.buffer();
+        let size = usize::try_from(file.stat().size).expect("at most the chunker's smallest chunk");
+        // One byte of room more tells whether it has grown, but only the size at opening is taken: growth shows as a change.
+        buffer.resize(size, 0);
+        file.seek_to(0);
+        let got = file.read(&mut buffer)?;
+        buffer.truncate(got);
+        add(&self.save.tools.counters.moved_bytes, got as u64);
+        let id = if got == 0 { None } else { Some(store(self.save, &mut self.encoder, &buffer)?) };
+        self.recycle(buffer);
+        Ok((id, got as u64))
+    }
+
+    /// A larger file, its chunks handed out or stored here; up to the size that it had when it was opened.
+    fn large(&mut self, file: &OpenFile) -> Result<(Arc<LargeFile>, u64), ReadError> {
+        let save = self.save;
+        let chunker = &save.tools.chunker;
+        let large = Arc::new(LargeFile { chunks: Mutex::default(), pending: AtomicUsize::new(1), done: Mutex::new(None) });
+        file.advise_sequential();
+        let size = file.stat().size;
+        let mut at = 0u64;
+        let mut data = file.next_extent(0)?.unwrap_or(size..size);
+        let mut buffer = self.buffer();
+        let mut scanned = 0;
+        loop {
+            if save.stopped() {
+                return Err(ReadError::Repository(RepositoryError::Stopped));
+            }
+            if at >= data.end && at < size {
+                data = file.next_extent(at)?.unwrap_or(size..size);
+            }
+            if buffer.is_empty() && data.start >= at + save.zeros.length as u64 {
+                // A whole chunk of a hole: known without reading or hashing.
+                let id = save.zeros.id(save, &mut self.encoder)?;
+                large.chunks.lock().unwrap_or_else(PoisonError::into_inner).push(Some(id));
+                at += save.zeros.length as u64;
+                continue;
+            }
+            let have = buffer.len();
+            let room = STEP.min(chunker.max() - have);
+            if at < data.start.min(size) {
+                let zeros = usize::try_from(data.start.min(size) - at).map_or(room, |hole| hole.min(room));
+                buffer.resize(have + zeros, 0);
+                at += zeros as u64;
+            } else if at < size {
+                let wanted = usize::try_from(data.end - at).map_or(room, |left| left.min(room));
+                buffer.resize(have + wanted, 0);
+                let got = file.read_at(at, &mut buffer[have..])?;
+                buffer.truncate(have + got);
+                at += got as u64;
+                add(&save.tools.counters.moved_bytes, got as u64);
+                if got < wanted {
+                    // Cut shorter meanwhile: what is left of it is the file, and the change is noticed later.
+                    if !buffer.is_empty() {
+                        self.hand_out(&large, buffer)?;
+                    }
+                    return Ok((large, at));
+                }
+            }
+            if let Some(cut) = chunker.find_cut(&buffer, &mut scanned) {
+                let mut rest = self.buffer();
+                rest.extend_from_slice(&buffer[cut..]);
+                buffer.truncate(cut);
+                self.hand_out(&large, buffer)?;
+                buffer = rest;
+                scanned = 0;
+            } else if at == size {
+                if buffer.is_empty() {
+                    self.recycle(buffer);
+                } else {
+                    self.hand_out(&large, buffer)?;
+                }
+                return Ok((large, at));
+            }
+        }
+    }
+
+    /// Gives the chunk to whoever has time; if nobody has, stores it here.
+    fn hand_out(&mut self, file: &Arc<LargeFile>, bytes: Vec<u8>) -> Result<(), RepositoryError> {
+        let number = {
+            let mut chunks = file.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+            chunks.push(None);
+            chunks.len() - 1
+        };
+        file.pending.fetch_add(1, Ordering::Relaxed);
+        match self.chunks.try_send(ChunkJob { file: Arc::clone(file), number, bytes }) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => self.try_chunk(job),
+        }
+    }
+
+    /// Stores a chunk that was handed out.
+    pub fn chunk(&mut self, job: ChunkJob) {
+        if self.save.stopped() {
+            return;
+        }
+        if let Err(error) = self.try_chunk(job) {
+            self.save.fail(error.into());
+        }
+    }
+
+    fn try_chunk(&mut self, job: ChunkJob) -> Result<(), RepositoryError> {
+        let id = store(self.save, &mut self.encoder, &job.bytes)?;
+        self.recycle(job.bytes);
+        job.file.chunks.lock().unwrap_or_else(PoisonError::into_inner)[job.number] = Some(id);
+        job.file.one_less(self.save, &mut self.encoder);
+        Ok(())
+    }
+
+    fn buffer(&self) -> Vec<u8> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn recycle(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
+
+impl LargeFile {
+    fn one_less(&self, save: &Save, encoder: &mut Encoder) {
+        if self.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        // Without `done` the reader gave the file up, or reads it again into another one.
+        let Some(done) = self.done.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let chunks = std::mem::take(&mut *self.chunks.lock().unwrap_or_else(PoisonError::into_inner));
+        let content: Option<Vec<Id>> = chunks.into_iter().collect();
+        let content = content.expect("no chunk is pending");
+        let entry = Entry { name: done.name, kind: Kind::File { content }, attrs: done.attrs };
+        done.folder.ready(save, encoder, done.slot, Some(entry), false);
+    }
+}
+
+enum Content {
+    Small((Option<Id>, u64)),
+    Large((Arc<LargeFile>, u64)),
+}
+
+/// Whose fault it is decides what happens: a file's is listed, the repository's ends the run.
+enum ReadError {
+    Volume(VolumeError),
+    Io(std::io::Error),
+    Repository(RepositoryError),
+}
+
+impl From<VolumeError> for ReadError {
+    fn from(error: VolumeError) -> Self {
+        ReadError::Volume(error)
+    }
+}
+
+impl From<std::io::Error> for ReadError {
+    fn from(error: std::io::Error) -> Self {
+        ReadError::Io(error)
+    }
+}
+
+impl From<RepositoryError> for ReadError {
+    fn from(error: RepositoryError) -> Self {
+        ReadError::Repository(error)
+    }
+}
+
+fn store(save: &Save, encoder: &mut Encoder, plain: &[u8]) -> Result<Id, RepositoryError> {
+    let added = save.tools.writer.add(encoder, BlobKind::Data, plain)?;
+    if added.stored > 0 {
+        add(&save.tools.counters.new_bytes, plain.len() as u64);
+        add(&save.tools.counters.stored_bytes, u64::from(added.stored));
+    }
+    Ok(added.id)
+}

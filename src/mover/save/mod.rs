@@ -1,0 +1,138 @@
+//! Saving: a volume's files into the repository, and the id of the tree that holds them all.
+//!
+//! One thread walks and compares with the previous point; what must be read goes to workers, one per core, which read, cut, hash,
+//! compress, seal and pack; a thread of its own decodes the previous point's trees ahead of the walk. Folders come together bottom-up
+//! as their entries get ready ([`folder`]), so that order is restored there and nowhere else. Queues between the threads are short:
+//! they bound the memory.
+
+mod before;
+mod file;
+mod folder;
+mod walk;
+mod work;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::runtime::Handle;
+
+use crate::clock::Clock;
+use crate::model::entry::{Entry, Kind};
+use crate::model::manifest::ChangeDetection;
+use crate::model::mover_job::{ClaimReport, Problem, ProblemKind, SaveClaim};
+use crate::mover::counters::Counters;
+use crate::mover::error::MoverError;
+use crate::repository::chunk::Chunker;
+use crate::repository::error::RepositoryError;
+use crate::repository::reader::Reader;
+use crate::repository::writer::Writer;
+use crate::volume::{Dir, VolumeError};
+
+use self::file::Zeros;
+
+/// What the claims of one mover share.
+pub struct Tools {
+    pub writer: Writer,
+    pub reader: Arc<Reader>,
+    pub chunker: Chunker,
+    pub counters: Arc<Counters>,
+    pub clock: Clock,
+    pub runtime: Handle,
+    /// Worker threads.
+    pub threads: usize,
+    /// Set from outside to make the mover give up.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// One claim's run.
+struct Save<'a> {
+    tools: &'a Tools,
+    claim: &'a SaveClaim,
+    zeros: Zeros,
+    problems: Mutex<Vec<Problem>>,
+    /// The first error that ends the run.
+    failure: Mutex<Option<MoverError>>,
+    /// Something failed or somebody wants it to stop: everything still queued is passed over.
+    stopping: AtomicBool,
+    /// The volume's root and its tree, once they are whole.
+    root: Mutex<Option<Entry>>,
+}
+
+/// Saves one claim. Blocks; for a thread outside of the runtime. Nothing is durable before the writer is finished.
+pub fn save_claim(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, MoverError> {
+    let started = tools.counters.progress();
+    let cut = tools.clock.now();
+    let volume = |source: VolumeError| MoverError::Volume { claim: claim.name.clone(), source };
+    let root = Arc::new(Dir::open_root(Path::new(&claim.source)).map_err(volume)?);
+    let save = Save {
+        tools,
+        claim,
+        zeros: Zeros::new(&tools.chunker),
+        problems: Mutex::default(),
+        failure: Mutex::default(),
+        stopping: AtomicBool::new(false),
+        root: Mutex::default(),
+    };
+    work::run(&save, root);
+    if let Some(failure) = take(&save.failure) {
+        return Err(failure);
+    }
+    if tools.stop.load(Ordering::Relaxed) {
+        return Err(MoverError::Interrupted);
+    }
+    let Some(Entry { kind: Kind::Dir { subtree: Some(tree) }, attrs: root, .. }) = take(&save.root) else {
+        return Err(RepositoryError::Stopped.into());
+    };
+    let mut problems = std::mem::take(&mut *save.problems.lock().unwrap_or_else(PoisonError::into_inner));
+    problems.sort_by(|a, b| a.path.cmp(&b.path));
+    let ended = tools.counters.progress();
+    Ok(ClaimReport {
+        name: claim.name.clone(),
+        tree,
+        root,
+        files: ended.files - started.files,
+        dirs: ended.dirs - started.dirs,
+        bytes: ended.bytes - started.bytes,
+        cut: cut.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
+        problems,
+    })
+}
+
+fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+impl Save<'_> {
+    fn stopped(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed) || self.tools.stop.load(Ordering::Relaxed)
+    }
+
+    fn fail(&self, error: MoverError) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        // A worker that only noticed that the writer gave up says less than who made it give up.
+        if failure.is_none() || matches!(*failure, Some(MoverError::Repository(RepositoryError::Stopped))) {
+            *failure = Some(error);
+        }
+    }
+
+    fn problem(&self, path: &[u8], kind: ProblemKind, reason: String) {
+        let path = crate::model::path_text::path_text(path);
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).push(Problem { path, kind, reason });
+    }
+
+    /// An entry that cannot be read: listed, and no part of the point.
+    fn unreadable(&self, path: &[u8], error: &VolumeError) {
+        let kind = if error.is_vanished() { ProblemKind::Vanished } else { ProblemKind::Unreadable };
+        self.problem(path, kind, error.reason());
+    }
+
+    /// Whether a file whose times are `ctime` may be taken as it was in the previous point if nothing else differs either: its ctime
+    /// must be more than two minutes before that point was cut, or a write in the same clock tick could have gone unseen.
+    fn may_trust(&self, ctime: i64) -> bool {
+        const MARGIN: i64 = 120;
+        self.claim.change_detection == ChangeDetection::Metadata
+            && self.claim.parent_cut.is_some_and(|cut| ctime < cut.saturating_sub(MARGIN))
+    }
+}

@@ -1,0 +1,329 @@
+//! The walk: every folder of the volume, depth first, each entry compared with the previous point and, if need be, handed to the workers.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use crate::model::entry::{Attrs, Entry, Kind, Xattr};
+use crate::model::id::Id;
+use crate::model::mover_job::ProblemKind;
+use crate::mover::counters::add;
+use crate::mover::error::MoverError;
+use crate::mover::save::Save;
+use crate::mover::save::before::Trees;
+use crate::mover::save::file::FileJob;
+use crate::mover::save::folder::{Before, Folder};
+use crate::repository::codec::Encoder;
+use crate::repository::pack::BlobKind;
+use crate::volume::{Dir, DirStack, FileKind, Names, RawEntry, Stat, VolumeError};
+
+/// Folders held open on the way down.
+const MAX_OPEN: usize = 128;
+/// A folder of at most this many entries is looked at in the order of inodes; a larger one name by name, which takes less memory.
+const LISTED: usize = 4096;
+
+/// One folder on the way down.
+struct Level {
+    folder: Arc<Folder>,
+    entries: Entries,
+    before: std::vec::IntoIter<Entry>,
+    next_before: Option<Entry>,
+    slot: usize,
+}
+
+enum Entries {
+    Listed(std::vec::IntoIter<RawEntry>),
+    Named(Names, usize),
+}
+
+/// What is needed to walk.
+pub struct Walk<'a> {
+    pub save: &'a Save<'a>,
+    pub encoder: Encoder,
+    pub trees: Trees,
+    pub files: Sender<FileJob>,
+}
+
+impl Walk<'_> {
+    /// Walks from `root` to the end, or until the run stops.
+    pub fn run(mut self, root: &Arc<Dir>) {
+        let save = self.save;
+        let attrs = match root.attrs() {
+            Ok(attrs) => normal(attrs, true),
+            Err(source) => return save.fail(MoverError::Volume { claim: save.claim.name.clone(), source }),
+        };
+        let entry = Entry { name: save.claim.name.clone().into_bytes(), kind: Kind::Dir { subtree: None }, attrs };
+        let mut stack = DirStack::new(Arc::clone(root), MAX_OPEN);
+        let before = save.claim.parent.map(|tree| (None, tree));
+        let mut levels = match self.level(None, root, entry, before) {
+            Ok(level) => vec![level],
+            Err(source) => return save.fail(MoverError::Volume { claim: save.claim.name.clone(), source }),
+        };
+        let mut dir = Arc::clone(root);
+        while let Some(level) = levels.last_mut() {
+            if save.stopped() {
+                return;
+            }
+            let Some((slot, raw)) = level.next(&dir, save) else {
+                level.folder.walked(save, &mut self.encoder);
+                levels.pop();
+                if levels.is_empty() {
+                    return;
+                }
+                match stack.leave() {
+                    Ok(parent) => dir = parent,
+                    // The entries that are left of the parent are reported when they are not found below the folder that was left.
+                    Err(error) => {
+                        if let Some(gone) = levels.pop() {
+                            save.unreadable(&stack.path(), &error);
+                            self.abandon(gone);
+                        }
+                        if levels.is_empty() {
+                            return;
+                        }
+                        match stack.leave() {
+                            Ok(parent) => dir = parent,
+                            Err(source) => return save.fail(MoverError::Volume { claim: save.claim.name.clone(), source }),
+                        }
+                    }
+                }
+                continue;
+            };
+            let raw = match raw {
+                Ok(raw) => raw,
+                Err((name, error)) => {
+                    save.unreadable(&dir.path_of(&name), &error);
+                    level.folder.ready(save, &mut self.encoder, slot, None, false);
+                    continue;
+                }
+            };
+            let before = level.before(&raw.name);
+            let folder = Arc::clone(&level.folder);
+            match raw.stat.kind {
+                FileKind::Dir if !dir.is_mount_point(&raw.stat) => match self.enter(&mut stack, &folder, slot, &raw, before) {
+                    Ok((child, level)) => {
+                        dir = child;
+                        levels.push(level);
+                    }
+                    Err(error) => {
+                        save.unreadable(&dir.path_of(&raw.name), &error);
+                        folder.ready(save, &mut self.encoder, slot, None, false);
+                    }
+                },
+                _ => self.entry(&dir, &folder, slot, raw, before),
+            }
+        }
+    }
+
+    /// Goes down into a folder.
+    fn enter(
+        &mut self,
+        stack: &mut DirStack,
+        parent: &Arc<Folder>,
+        slot: usize,
+        raw: &RawEntry,
+        before: Option<Entry>,
+    ) -> Result<(Arc<Dir>, Level), VolumeError> {
+        let child = stack.enter(&raw.name)?;
+        let enter = || {
+            let known = before.as_ref().filter(|before| same_times(&before.attrs, child.stat()));
+            let attrs = match known {
+                Some(before) => child.stat().attrs(before.attrs.xattrs.clone()),
+                None => child.attrs()?,
+            };
+            let entry = Entry { name: raw.name.clone(), kind: Kind::Dir { subtree: None }, attrs: normal(attrs, true) };
+            let before = before.and_then(|before| match before.kind {
+                Kind::Dir { subtree: Some(tree) } => Some((Some(before), tree)),
+                _ => None,
+            });
+            self.level(Some((Arc::clone(parent), slot)), &child, entry, before)
+        };
+        match enter() {
+            Ok(level) => Ok((Arc::clone(&child), level)),
+            Err(error) => {
+                // Back up; if even that fails, the next step says so.
+                let _ = stack.leave();
+                Err(error)
+            }
+        }
+    }
+
+    fn level(
+        &mut self,
+        parent: Option<(Arc<Folder>, usize)>,
+        dir: &Dir,
+        entry: Entry,
+        before: Option<(Option<Entry>, Id)>,
+    ) -> Result<Level, VolumeError> {
+        let names = dir.names()?;
+        let entries = if names.len() <= LISTED { Entries::Listed(dir.list()?.into_iter()) } else { Entries::Named(names, 0) };
+        add(&self.save.tools.counters.dirs, 1);
+        let mut before_entries = Vec::new();
+        let before = before.and_then(|(entry, tree)| match self.trees.get(self.save, &tree) {
+            Ok(entries) => {
+                let count = entries.len();
+                before_entries = entries;
+                Some(Before { entry, tree, count })
+            }
+            Err(error) => {
+                // As if there were no previous point here: everything is read, and the new point is whole.
+                tracing::warn!(%tree, %error, "a tree of the previous point cannot be read");
+                None
+            }
+        });
+        let count = entries.len();
+        let mut before_entries = before_entries.into_iter();
+        let next_before = before_entries.next();
+        Ok(Level { folder: Folder::new(parent, entry, before, count), entries, before: before_entries, next_before, slot: 0 })
+    }
+
+    /// The entries that were not reached are no part of the point.
+    fn abandon(&mut self, mut level: Level) {
+        let left = level.entries.len();
+        for slot in level.slot..level.slot + left {
+            level.folder.ready(self.save, &mut self.encoder, slot, None, false);
+        }
+        level.slot += left;
+        level.folder.walked(self.save, &mut self.encoder);
+    }
+
+    /// Everything but folders to walk into.
+    fn entry(&mut self, dir: &Arc<Dir>, folder: &Arc<Folder>, slot: usize, raw: RawEntry, before: Option<Entry>) {
+        let save = self.save;
+        add(&save.tools.counters.files, 1);
+        if let Some((entry, same)) = before.as_ref().and_then(|before| self.reused(before, &raw.stat)) {
+            add(&save.tools.counters.bytes, entry.attrs.size);
+            return folder.ready(save, &mut self.encoder, slot, Some(entry), same);
+        }
+        let done = match raw.stat.kind {
+            FileKind::File => {
+                let job = FileJob { folder: Arc::clone(folder), slot, dir: Arc::clone(dir), name: raw.name };
+                // Nobody listens only when the run is being stopped.
+                let _ = self.files.send(job);
+                return;
+            }
+            FileKind::Dir => {
+                save.problem(
+                    &dir.path_of(&raw.name),
+                    ProblemKind::Unreadable,
+                    "another file system is mounted here: kept as an empty folder".into(),
+                );
+                self.empty_folder(&raw).map(Some)
+            }
+            FileKind::Unknown => {
+                save.problem(&dir.path_of(&raw.name), ProblemKind::Unreadable, "its kind of file is not known".into());
+                Ok(None)
+            }
+            _ => dir.special(&raw).map(|entry| entry.map(|entry| Entry { attrs: normal(entry.attrs, false), ..entry })),
+        };
+        match done {
+            Ok(entry) => {
+                let same = entry.is_some() && entry == before;
+                folder.ready(save, &mut self.encoder, slot, entry, same);
+            }
+            Err(error) => {
+                save.unreadable(&dir.path_of(&raw.name), &error);
+                folder.ready(save, &mut self.encoder, slot, None, false);
+            }
+        }
+    }
+
+    /// The entry as it stands in the previous point, if the record says that it has not changed since, with the attributes of now.
+    fn reused(&self, before: &Entry, stat: &Stat) -> Option<(Entry, bool)> {
+        let save = self.save;
+        let content_size = if stat.kind == FileKind::File { stat.size } else { 0 };
+        let unchanged = same_times(&before.attrs, stat) && before.attrs.size == content_size && save.may_trust(stat.ctime.secs);
+        if !unchanged || !same_kind(&before.kind, stat.kind) {
+            return None;
+        }
+        if let Kind::File { content } = &before.kind {
+            let index = save.tools.reader.index();
+            if !content.iter().all(|id| index.has(BlobKind::Data, id)) {
+                return None;
+            }
+        }
+        let attrs = normal(stat.attrs(before.attrs.xattrs.clone()), false);
+        let same = attrs == before.attrs;
+        Some((Entry { name: before.name.clone(), kind: before.kind.clone(), attrs }, same))
+    }
+
+    fn empty_folder(&mut self, raw: &RawEntry) -> Result<Entry, VolumeError> {
+        let plain = crate::repository::tree::encode(&[]);
+        match self.save.tools.writer.add(&mut self.encoder, BlobKind::Tree, &plain) {
+            Ok(added) => {
+                let attrs = normal(raw.stat.attrs(Vec::<Xattr>::new()), true);
+                Ok(Entry { name: raw.name.clone(), kind: Kind::Dir { subtree: Some(added.id) }, attrs })
+            }
+            Err(error) => {
+                self.save.fail(error.into());
+                Err(VolumeError::Moved { path: String::new() })
+            }
+        }
+    }
+}
+
+impl Level {
+    /// The next entry and its slot.
+    #[allow(clippy::type_complexity, reason = "read in one place")]
+    fn next(&mut self, dir: &Dir, _save: &Save) -> Option<(usize, Result<RawEntry, (Vec<u8>, VolumeError)>)> {
+        let entry = match &mut self.entries {
+            Entries::Listed(list) => Ok(list.next()?),
+            Entries::Named(names, next) => {
+                let name = names.get(*next)?.0.to_vec();
+                *next += 1;
+                match dir.stat_of(&name) {
+                    Ok(stat) => Ok(RawEntry { name, stat }),
+                    Err(error) => Err((name, error)),
+                }
+            }
+        };
+        self.slot += 1;
+        Some((self.slot - 1, entry))
+    }
+
+    /// The entry of this name in the previous point: both are in the order of names, so that one pass over each is enough.
+    fn before(&mut self, name: &[u8]) -> Option<Entry> {
+        while let Some(before) = self.next_before.take_if(|before| before.name.as_slice() <= name) {
+            self.next_before = self.before.next();
+            if before.name == name {
+                return Some(before);
+            }
+        }
+        None
+    }
+}
+
+impl Entries {
+    fn len(&self) -> usize {
+        match self {
+            Entries::Listed(list) => list.len(),
+            Entries::Named(names, next) => names.len() - next,
+        }
+    }
+}
+
+/// Attributes as points keep them: no access times, which reading itself changes, and the device number only where it tells hard links
+/// apart.
+pub fn normal(mut attrs: Attrs, is_dir: bool) -> Attrs {
+    attrs.atime = attrs.mtime;
+    if is_dir || attrs.links <= 1 {
+        attrs.device = 0;
+    }
+    attrs
+}
+
+fn same_times(before: &Attrs, stat: &Stat) -> bool {
+    before.inode == stat.inode && before.mtime == stat.mtime && before.ctime == stat.ctime
+}
+
+fn same_kind(before: &Kind, now: FileKind) -> bool {
+    matches!(
+        (before, now),
+        (Kind::File { .. }, FileKind::File)
+            | (Kind::Symlink { .. }, FileKind::Symlink)
+            | (Kind::Fifo, FileKind::Fifo)
+            | (Kind::Socket, FileKind::Socket)
+            | (Kind::CharDevice { .. }, FileKind::CharDevice)
+            | (Kind::BlockDevice { .. }, FileKind::BlockDevice)
+    )
+}

@@ -1,0 +1,189 @@
+//! Volumes through the repository and back: what is saved is what is filled, whatever kind of entry it is.
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use keepset::clock::Clock;
+use keepset::model::entry::Kind;
+use keepset::model::id::Id;
+use keepset::model::manifest::ChangeDetection;
+use keepset::model::mover_job::{ClaimReport, FillClaim, MoverJob, SaveClaim, Task};
+use keepset::model::set::{Ordinal, SetName};
+use keepset::mover;
+use keepset::repository::Repository;
+use keepset::repository::codec::id_of;
+use keepset::repository::index::Index;
+use keepset::repository::key::{KeyOrigin, Password};
+use keepset::repository::pack::BlobKind;
+use keepset::repository::reader::Reader;
+use keepset::repository::tree;
+use keepset::repository::writer::{Writer, WriterOptions};
+use keepset::store::Store;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use support::compare::{assert_same, compare};
+use support::minio::Minio;
+use support::mutate::mutate;
+use support::tree::{Tree, trees};
+
+async fn repository(store: Store) -> Repository {
+    Repository::init(store, &Password::generate().unwrap(), KeyOrigin::default()).await.unwrap()
+}
+
+async fn run(repository: &Repository, task: Task) -> ClaimReport {
+    let mut name = [0u8; 8];
+    getrandom::fill(&mut name).unwrap();
+    let run = data_encoding::HEXLOWER.encode(&name);
+    let job =
+        MoverJob { run, set: SetName::new("test", "web").unwrap(), ordinal: Ordinal(0), repository: String::new(), memory: 64 << 20, task };
+    let report = mover::run(job, repository.clone(), Clock::system(), Arc::default(), Arc::default()).await.unwrap();
+    report.claims.into_iter().next().unwrap()
+}
+
+fn save_claim(source: &Path, parent: Option<Id>, parent_cut: i64, change_detection: ChangeDetection) -> Task {
+    let source = source.to_str().unwrap().to_owned();
+    Task::Save(vec![SaveClaim { name: "data-web-0".into(), source, parent, parent_cut: Some(parent_cut), change_detection }])
+}
+
+/// Saves, trusting every record that has not changed since the parent.
+async fn save(repository: &Repository, source: &Path, parent: Option<Id>) -> ClaimReport {
+    run(repository, save_claim(source, parent, i64::MAX, ChangeDetection::Metadata)).await
+}
+
+async fn fill(repository: &Repository, saved: &ClaimReport, target: &Path, paths: &[&str]) -> ClaimReport {
+    let claim = FillClaim {
+        name: saved.name.clone(),
+        tree: saved.tree,
+        root: saved.root.clone(),
+        target: target.to_str().unwrap().to_owned(),
+        paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+    };
+    run(repository, Task::Fill(vec![claim])).await
+}
+
+/// Two points of a volume that changes in between, each filled into an empty folder and compared.
+async fn there_and_back(store: Store, tree: &Tree, seed: u64) {
+    let temp = tempfile::tempdir().unwrap();
+    let place = |name: &str| {
+        let path = temp.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        path
+    };
+    let repository = repository(store).await;
+    let volume = place("volume");
+    tree.write(&volume);
+    let first = save(&repository, &volume, None).await;
+    let copy = place("first");
+    let filled = fill(&repository, &first, &copy, &[]).await;
+    assert_eq!((&filled.problems, filled.files, filled.bytes), (&vec![], first.files, filled.bytes));
+    assert_same(&volume, &copy);
+    let said = mutate(&volume, seed, 12);
+    let second = save(&repository, &volume, Some(first.tree)).await;
+    let (new, old) = (place("second"), place("first-again"));
+    fill(&repository, &second, &new, &[]).await;
+    let found = compare(&volume, &new);
+    assert!(found.is_empty(), "after {said:?}:\n{}", found.join("\n"));
+    fill(&repository, &first, &old, &[]).await;
+    assert_same(&copy, &old);
+    let third = save(&repository, &volume, Some(second.tree)).await;
+    assert_eq!(third.tree, second.tree, "nothing changed, so nothing is new");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn every_generated_tree_comes_back_before_and_after_it_changed(tree in trees(40), seed in any::<u64>()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(there_and_back(Store::memory(), &tree, seed));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generated_tree_comes_back_from_minio() {
+    let minio = Minio::shared();
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let tree = trees(60).new_tree(&mut runner).unwrap().current();
+    let location = minio.location("round-trip").parse().unwrap();
+    there_and_back(Store::open(&location, &minio.variables()).unwrap(), &tree, 7).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_files_with_long_holes_come_back_with_their_holes() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    let temp = tempfile::tempdir().unwrap();
+    let (volume, copy) = (temp.path().join("a"), temp.path().join("b"));
+    std::fs::create_dir_all(&volume).unwrap();
+    std::fs::create_dir_all(&copy).unwrap();
+    let file = std::fs::File::create(volume.join("disk.img")).unwrap();
+    file.set_len(700 << 20).unwrap();
+    for at in [0u64, (5 << 20) + 123, 300 << 20, (700 << 20) - 5000] {
+        let mut bytes = vec![0u8; 4000];
+        getrandom::fill(&mut bytes).unwrap();
+        file.write_all_at(&bytes, at).unwrap();
+    }
+    let repository = repository(Store::memory()).await;
+    let saved = save(&repository, &volume, None).await;
+    fill(&repository, &saved, &copy, &[]).await;
+    assert_same(&volume, &copy);
+    assert!(copy.join("disk.img").metadata().unwrap().blocks() * 512 < 1 << 20);
+}
+
+/// A volume with one file, and a previous point that claims other bytes for it under the very same record: what a block snapshot that
+/// was cut between data and inode, or a write in the same tick of the clock, leaves behind.
+async fn bytes_under_unchanged_times(parent_cut: i64, change_detection: ChangeDetection) -> Vec<u8> {
+    let temp = tempfile::tempdir().unwrap();
+    std::fs::write(temp.path().join("table"), b"new bytes").unwrap();
+    let repository = repository(Store::memory()).await;
+    let saved = save(&repository, temp.path(), None).await;
+    let reader = Reader::new(&repository, Arc::new(Index::load(&repository).await.unwrap()));
+    let mut entries = reader.tree(&saved.tree).await.unwrap();
+    let writer = Writer::new(&repository, Arc::default(), WriterOptions::for_memory(64 << 20));
+    entries[0].kind = Kind::File { content: vec![id_of(b"old bytes")] };
+    let old = tree::encode(&entries);
+    let parent = id_of(&old);
+    let adding = writer.clone();
+    tokio::task::spawn_blocking(move || {
+        let mut encoder = adding.encoder().unwrap();
+        adding.add(&mut encoder, BlobKind::Data, b"old bytes").unwrap();
+        adding.add(&mut encoder, BlobKind::Tree, &old).unwrap();
+    })
+    .await
+    .unwrap();
+    writer.finish().await.unwrap();
+    let again = run(&repository, save_claim(temp.path(), Some(parent), parent_cut, change_detection)).await;
+    let reader = Reader::new(&repository, Arc::new(Index::load(&repository).await.unwrap()));
+    let Kind::File { content } = reader.tree(&again.tree).await.unwrap()[0].kind.clone() else { panic!("a file") };
+    reader.chunk(&content[0]).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_touched_less_than_two_minutes_before_the_previous_cut_is_read_again() {
+    let now = Clock::system().now().timestamp();
+    assert_eq!(bytes_under_unchanged_times(now + 60, ChangeDetection::Metadata).await, b"new bytes");
+    // Long before the cut the record is believed: this is what makes unchanged backups fast.
+    assert_eq!(bytes_under_unchanged_times(now + 3600, ChangeDetection::Metadata).await, b"old bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn change_detection_by_content_reads_whatever_the_times_say() {
+    let now = Clock::system().now().timestamp();
+    assert_eq!(bytes_under_unchanged_times(now + 3600, ChangeDetection::Content).await, b"new bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chosen_paths_come_back_alone_with_the_folders_above_them() {
+    let temp = tempfile::tempdir().unwrap();
+    let (volume, copy) = (temp.path().join("a"), temp.path().join("b"));
+    for folder in ["base/16384", "base/1", "wal"] {
+        std::fs::create_dir_all(volume.join(folder)).unwrap();
+        std::fs::write(volume.join(folder).join("1259"), folder).unwrap();
+    }
+    std::fs::create_dir_all(&copy).unwrap();
+    let repository = repository(Store::memory()).await;
+    let saved = save(&repository, &volume, None).await;
+    fill(&repository, &saved, &copy, &["base/1", "wal/1259"]).await;
+    assert_same(&volume.join("base/1"), &copy.join("base/1"));
+    assert!(copy.join("wal/1259").exists() && !copy.join("base/16384").exists());
+}
