@@ -1,21 +1,16 @@
 //! A blob's way between plain bytes and bytes as a pack holds them: compress, prove, seal; and back: open, decompress, compare ids.
 
-use sha2::{Digest, Sha256};
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, Strategy};
 
 use crate::model::id::Id;
 use crate::repository::crypto::{Cipher, IV, MasterKey, TAG};
 use crate::repository::error::RepositoryError;
+pub use crate::repository::hash::id_of;
 
 /// A blob of the restic format is smaller than this: the format has 32-bit lengths, and no writer makes one near it. What claims to be
 /// larger is damaged or hostile.
 pub const MAX_BLOB: usize = 1 << 30;
-
-/// SHA-256 of plain bytes: a blob's name.
-pub fn id_of(plain: &[u8]) -> Id {
-    Id(Sha256::digest(plain).into())
-}
 
 /// A blob as it goes into a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

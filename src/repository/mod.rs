@@ -8,6 +8,7 @@ pub mod codec;
 pub mod config;
 pub mod crypto;
 pub mod error;
+pub mod hash;
 pub mod index;
 pub mod key;
 pub mod pack;
