@@ -50,6 +50,8 @@ pub enum ErrorKind {
     WrongRegion,
     /// No connection: name, address, network or TLS.
     Unreachable,
+    /// Whoever answers at that address cannot prove to be the store.
+    BadCertificate,
     /// Connected, but no answer within the deadline.
     Timeout,
     /// The store answered that it cannot serve now.
@@ -126,6 +128,11 @@ impl StoreError {
             ErrorKind::NoCredentials => "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY".to_owned(),
             ErrorKind::ClockSkew => "set this machine's clock: it differs from the store's by minutes".to_owned(),
             ErrorKind::WrongRegion => "set AWS_REGION to the bucket's region".to_owned(),
+            ErrorKind::BadCertificate => {
+                "check the endpoint's name; to trust an authority of your own, put its certificate into AWS_CA_BUNDLE or SSL_CERT_FILE"
+                    .to_owned()
+            }
+            ErrorKind::Unreachable if !location.starts_with("s3:") => "check the address, the network and proxy settings".to_owned(),
             ErrorKind::Unreachable => {
                 "check the address (AWS_ENDPOINT_URL where the store is not Amazon's), the network and proxy settings".to_owned()
             }
@@ -154,7 +161,9 @@ fn classify(error: &object_store::Error) -> (ErrorKind, Cause) {
             }
         }
         if let Some(http) = at.downcast_ref::<HttpError>() {
-            return (http_kind(http), Cause::Text(innermost(http)));
+            let cause = innermost(http);
+            let kind = if cause.contains("certificate") { ErrorKind::BadCertificate } else { http_kind(http) };
+            return (kind, Cause::Text(cause));
         }
         let shown = at.to_string();
         // Where no key is given, the library asks the machine it runs on; that address in an error means nobody there had one.

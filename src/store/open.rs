@@ -11,7 +11,7 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ClientOptions, ObjectStore};
+use object_store::{Certificate, ClientOptions, ObjectStore};
 use url::Url;
 
 use crate::store::error::{ErrorKind, StoreError};
@@ -52,12 +52,15 @@ impl<'a> Variables<'a> {
         StoreError::own(ErrorKind::Settings, "open", &self.location.to_string(), "", cause)
     }
 
+    /// Nothing has been asked of the store yet: what fails here is what the variables say.
     fn failed(&self, error: &object_store::Error) -> StoreError {
-        let mut failed = StoreError::new("open", &self.location.to_string(), "", error);
-        if failed.kind == ErrorKind::Other {
-            failed.kind = ErrorKind::Settings;
+        let refused = self.refuse(std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string));
+        match self.location {
+            Location::Azure { .. } if self.get("AZURE_STORAGE_ACCOUNT_NAME").is_none() => {
+                refused.with_hint("set AZURE_STORAGE_ACCOUNT_NAME")
+            }
+            _ => refused,
         }
-        failed
     }
 
     fn root(&self, prefix: &str) -> Result<Path, StoreError> {
@@ -88,13 +91,24 @@ pub(super) fn folder(location: &Location, folder: &FilePath) -> Result<Opened, S
     Ok((Arc::new(store.with_fsync(true)), Path::default(), Patience::local()))
 }
 
-/// Deadlines are ours and grow with the bytes of a call: the client's own, which do not, are off.
-fn client_options(allow_http: bool) -> ClientOptions {
-    ClientOptions::new()
+/// Deadlines are ours and grow with the bytes of a call: the client's own, which do not, are off. Certificates are trusted that the system
+/// trusts, and those of the bundle that AWS's own tools read.
+fn client_options(variables: &Variables<'_>, allow_http: bool) -> Result<ClientOptions, StoreError> {
+    let mut options = ClientOptions::new()
         .with_user_agent(object_store::HeaderValue::from_static(concat!("keepset/", env!("CARGO_PKG_VERSION"))))
         .with_timeout_disabled()
         .with_connect_timeout(Duration::from_secs(10))
-        .with_allow_http(allow_http)
+        .with_allow_http(allow_http);
+    if let Some(path) = variables.get("AWS_CA_BUNDLE") {
+        let bad = |cause: String| variables.refuse(format!("the certificates of AWS_CA_BUNDLE ({path}) cannot be used: {cause}"));
+        let bundle = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
+        let certificates = Certificate::from_pem_bundle(&bundle).map_err(|e| bad(e.to_string()))?;
+        if certificates.is_empty() {
+            return Err(bad("it holds none".to_owned()));
+        }
+        options = certificates.into_iter().fold(options, ClientOptions::with_root_certificate);
+    }
+    Ok(options)
 }
 
 pub(super) fn s3(variables: &Variables<'_>, endpoint: Option<&Url>, bucket: &str, prefix: &str) -> Result<Opened, StoreError> {
@@ -121,7 +135,7 @@ pub(super) fn s3(variables: &Variables<'_>, endpoint: Option<&Url>, bucket: &str
     };
     let transport = transport(variables, endpoint.as_ref(), "AWS_ALLOW_HTTP")?;
     let mut builder = AmazonS3Builder::new()
-        .with_client_options(client_options(transport.plain_http))
+        .with_client_options(client_options(variables, transport.plain_http)?)
         .with_retry(retry_config())
         // A signature over the body costs a SHA-256 of every byte on both ends. TLS and loopback keep bytes whole by themselves.
         .with_unsigned_payload(transport.keeps_bytes_whole);
@@ -138,7 +152,7 @@ pub(super) fn s3(variables: &Variables<'_>, endpoint: Option<&Url>, bucket: &str
 }
 
 pub(super) fn gcs(variables: &Variables<'_>, bucket: &str, prefix: &str) -> Result<Opened, StoreError> {
-    let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client_options(false)).with_retry(retry_config());
+    let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client_options(variables, false)?).with_retry(retry_config());
     for (key, value) in variables.known::<GoogleConfigKey>("GOOGLE_") {
         if !matches!(key, GoogleConfigKey::Bucket) {
             builder = builder.with_config(key, value);
@@ -153,7 +167,8 @@ pub(super) fn azure(variables: &Variables<'_>, container: &str, prefix: &str) ->
     let endpoint = endpoint.map(Url::parse).transpose();
     let endpoint = endpoint.map_err(|e| variables.refuse(format!("the Azure endpoint of the settings is no URL: {e}")))?;
     let transport = transport(variables, endpoint.as_ref(), "AZURE_ALLOW_HTTP")?;
-    let mut builder = MicrosoftAzureBuilder::new().with_client_options(client_options(transport.plain_http)).with_retry(retry_config());
+    let mut builder =
+        MicrosoftAzureBuilder::new().with_client_options(client_options(variables, transport.plain_http)?).with_retry(retry_config());
     // restic's names for the same things.
     for (name, key) in [
         ("AZURE_ACCOUNT_NAME", AzureConfigKey::AccountName),
@@ -205,6 +220,8 @@ fn transport(variables: &Variables<'_>, endpoint: Option<&Url>, allowing: &str) 
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use super::*;
     use crate::store::Store;
 
@@ -270,6 +287,24 @@ mod tests {
         assert!(open("azure:container:/a", &[("AZURE_ACCOUNT_NAME", "x"), ("AZURE_ACCOUNT_KEY", key)]).is_ok());
         assert!(open("az://container/a", &[]).is_err());
         assert!(open("gs://bucket/a", &[]).is_ok());
+    }
+
+    #[test]
+    fn a_missing_key_file_or_account_is_told_by_name() {
+        let error = open("gs://bucket", &[("GOOGLE_APPLICATION_CREDENTIALS", "/no/such.json")]).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Settings);
+        assert!(error.source().unwrap().to_string().contains("/no/such.json"), "{error:?}");
+        assert!(open("az://container", &[]).unwrap_err().hint().unwrap().contains("AZURE_STORAGE_ACCOUNT_NAME"));
+    }
+
+    #[test]
+    fn a_bundle_of_certificates_is_read_or_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let empty = file.path().to_str().unwrap();
+        for path in ["/no/such.pem", empty] {
+            let error = open("s3://bucket", &[KEY[0], KEY[1], ("AWS_CA_BUNDLE", path)]).unwrap_err();
+            assert!(error.source().unwrap().to_string().contains(path), "{error:?}");
+        }
     }
 
     #[test]

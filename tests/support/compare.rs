@@ -13,7 +13,7 @@ use rustix::io::{Errno, read};
 /// Everything in which `b` differs from `a`: entries, kinds, bytes, modes, owners, mtimes to the nanosecond, extended attributes and ACLs, symlinks'
 /// targets, devices, hard-link groups, and holes (roughly). Empty if they are alike. The roots themselves count, as path `.`; `lost+found` in them does not.
 pub fn compare(a: &Path, b: &Path) -> Vec<String> {
-    let (a, b) = (open(&CWD, a.as_os_str().as_encoded_bytes()), open(&CWD, b.as_os_str().as_encoded_bytes()));
+    let (a, b) = (open(CWD, a.as_os_str().as_encoded_bytes()), open(CWD, b.as_os_str().as_encoded_bytes()));
     // One level of recursion per level of the tree, which may be thousands.
     let compared = std::thread::Builder::new().stack_size(256 << 20).spawn(move || {
         let mut comparison = Comparison::default();
