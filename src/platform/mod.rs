@@ -5,11 +5,13 @@
 
 mod command;
 mod error;
+#[cfg(test)]
+pub mod fake;
 pub mod folders;
 mod mover;
 
 pub use error::PlatformError;
-pub use mover::{Mover, MoverDone};
+pub use mover::{LastWord, Mover, MoverDone, raised};
 
 use async_trait::async_trait;
 

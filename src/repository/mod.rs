@@ -3,6 +3,7 @@
 //! It knows the store and nothing else of the world: neither files on disk nor platforms. Everything that is stored is sealed with the
 //! master key, which each password opens. Order of writes is the transaction: packs, then the index that names them, then the snapshot.
 
+pub mod browse;
 pub mod chunk;
 pub mod codec;
 pub mod config;
@@ -12,8 +13,11 @@ pub mod hash;
 pub mod index;
 pub mod key;
 pub mod pack;
+pub mod points;
+pub mod prove;
 pub mod read_plan;
 pub mod reader;
+pub mod select;
 pub mod snapshot;
 pub mod tree;
 pub mod writer;

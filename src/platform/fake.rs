@@ -1,0 +1,106 @@
+//! A platform for tests: places as data, movers as a function, everything that was asked of it written down.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::model::claim::ClaimId;
+use crate::model::mover_job::{MoverJob, MoverLine};
+use crate::model::set::{Ordinal, SetName};
+use crate::model::set_state::{SetState, Target, TargetState, Targets};
+use crate::platform::Mover;
+use crate::platform::Platform;
+use crate::platform::PlatformError;
+
+/// What a mover says to its job.
+pub type Work = Box<dyn Fn(&MoverJob) -> Vec<MoverLine> + Send + Sync>;
+
+#[derive(Default)]
+pub struct Fake {
+    pub state: SetState,
+    /// Movers say this; one without words waits until it is stopped.
+    pub work: Option<Work>,
+    /// Claims that are not absent.
+    pub targets: Vec<(String, TargetState)>,
+    pub foreign: Vec<String>,
+    /// Ordinals that can be started; `None` for a platform that starts none.
+    pub starts: Option<BTreeSet<u32>>,
+    /// `open data-web-0`, `mover 0`, `close …`, `abandon …`, `stop 0`, `start 0`, in the order in which they came.
+    pub log: std::sync::Arc<Mutex<Vec<String>>>,
+}
+
+impl Fake {
+    fn note(&self, what: String) {
+        self.log.lock().unwrap().push(what);
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Platform for Fake {
+    async fn read_set(&self, _set: &SetName) -> Result<SetState, PlatformError> {
+        Ok(self.state.clone())
+    }
+
+    async fn read_targets(&self, set: &SetName, claims: &[ClaimId]) -> Result<Targets, PlatformError> {
+        let target = |claim: &ClaimId| {
+            let name = claim.name(&set.name);
+            let state = self.targets.iter().find(|(other, _)| *other == name).map_or(TargetState::Absent, |(_, state)| state.clone());
+            Target { path: format!("/fake/{name}"), name, state, room: None }
+        };
+        Ok(Targets { place: "/fake".into(), claims: claims.iter().map(target).collect(), foreign: self.foreign.clone() })
+    }
+
+    async fn open_claim(&self, _run: &str, claim: &str) -> Result<String, PlatformError> {
+        self.note(format!("open {claim}"));
+        Ok(format!("/fake/{claim}"))
+    }
+
+    async fn close_claim(&self, _run: &str, claim: &str) -> Result<(), PlatformError> {
+        self.note(format!("close {claim}"));
+        Ok(())
+    }
+
+    async fn abandon_claim(&self, _run: &str, claim: &str) -> Result<(), PlatformError> {
+        self.note(format!("abandon {claim}"));
+        Ok(())
+    }
+
+    async fn start_mover(&self, job: &MoverJob, secret: &[u8]) -> Result<Mover, PlatformError> {
+        assert_eq!(secret.len(), 64, "the master key");
+        self.note(format!("mover {}", job.ordinal));
+        let said = self.work.as_ref().map(|work| work(job)).unwrap_or_default();
+        let (send, lines) = mpsc::channel(4);
+        let (stop, stopped) = oneshot::channel();
+        let (log, ordinal) = (self.log.clone(), job.ordinal);
+        let task = tokio::spawn(async move {
+            if said.is_empty() && stopped.await.is_ok() {
+                log.lock().unwrap().push(format!("stop {ordinal}"));
+                return Err(PlatformError::MoverLost { ordinal: ordinal.0, status: "stopped".into(), said: String::new() });
+            }
+            for line in said {
+                let _ = send.send(line).await;
+            }
+            Ok(())
+        });
+        Ok(Mover::new(lines, stop, task))
+    }
+
+    fn can_start(&self) -> bool {
+        self.starts.is_some()
+    }
+
+    async fn start(&self, set: &SetName, ordinal: Ordinal) -> Result<(), PlatformError> {
+        self.note(format!("start {ordinal}"));
+        match &self.starts {
+            Some(starts) if starts.contains(&ordinal.0) => Ok(()),
+            Some(_) => Err(PlatformError::Deadline { ordinal: ordinal.0, what: "ready", seconds: 1, said: String::new() }),
+            None => Err(PlatformError::NoStart { set: set.to_string() }),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Finds what a path means inside a snapshot, one folder after another.
+
+use crate::model::entry::{Entry, Kind};
+use crate::model::id::Id;
+use crate::repository::error::RepositoryError;
+use crate::repository::pack::BlobKind;
+use crate::repository::reader::Reader;
+
+/// The entry at a slash-separated path below `tree`; `None` where there is none. Links are not followed. An empty path names the root,
+/// which is no entry.
+pub async fn entry_at(reader: &Reader, tree: &Id, path: &str) -> Result<Option<Entry>, RepositoryError> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let mut folder = *tree;
+    for (number, part) in parts.iter().enumerate() {
+        let entries = reader.tree(&folder).await?;
+        let Some(entry) = entries.into_iter().find(|entry| entry.name == part.as_bytes()) else { return Ok(None) };
+        if number + 1 == parts.len() {
+            return Ok(Some(entry));
+        }
+        let Kind::Dir { subtree: Some(subtree) } = entry.kind else { return Ok(None) };
+        folder = subtree;
+    }
+    Ok(None)
+}
+
+/// The tree of the folder at a path below `tree`: `tree` itself for an empty path, `None` where no folder is there.
+pub async fn folder_at(reader: &Reader, tree: &Id, path: &str) -> Result<Option<Id>, RepositoryError> {
+    if path.split('/').all(|part| part.is_empty() || part == ".") {
+        return Ok(Some(*tree));
+    }
+    Ok(match entry_at(reader, tree, path).await? {
+        Some(Entry { kind: Kind::Dir { subtree }, .. }) => subtree,
+        _ => None,
+    })
+}
+
+/// A small file's bytes; refused where they are more than `limit`, which is known before they are read.
+pub async fn file_bytes(reader: &Reader, entry: &Entry, limit: u64) -> Result<Vec<u8>, RepositoryError> {
+    let name = String::from_utf8_lossy(&entry.name).escape_debug().to_string();
+    let Kind::File { content } = &entry.kind else {
+        return Err(RepositoryError::damaged(name, "it is no file"));
+    };
+    let mut size = 0u64;
+    for id in content {
+        let place = reader.index().find(BlobKind::Data, id).ok_or(RepositoryError::Missing { kind: BlobKind::Data.name(), id: *id })?;
+        size = size.saturating_add(place.plain());
+    }
+    if size > limit {
+        return Err(RepositoryError::damaged(name, format!("{size} bytes are more than it can have")));
+    }
+    let mut bytes = Vec::new();
+    for id in content {
+        bytes.extend_from_slice(&reader.chunk(id).await?);
+    }
+    Ok(bytes)
+}

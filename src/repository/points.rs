@@ -1,0 +1,483 @@
+//! Which snapshots are recovery points, which of those are whole, and which one somebody means.
+//!
+//! A point is judged by what it holds: its manifest must say that every claim was read in full, and every claim's recorded tree must be
+//! the tree that is there. Host names and tags decide nothing, since other tools rewrite them.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, FixedOffset};
+use futures::{StreamExt, TryStreamExt};
+
+use crate::model::claim::is_claim_name;
+use crate::model::entry::{Attrs, Entry, Kind};
+use crate::model::id::Id;
+use crate::model::manifest::{ClaimRecord, ClaimStatus, Consistency, Manifest, PointKind, VERSION};
+use crate::model::point::Point;
+use crate::model::set::SetName;
+use crate::repository::browse;
+use crate::repository::error::RepositoryError;
+use crate::repository::reader::Reader;
+use crate::repository::select::{ChoiceError, Selector};
+use crate::repository::snapshot::{self, Snapshot};
+
+/// The manifest's name in the set's folder of a point.
+pub const MANIFEST: &str = "manifest.json";
+/// A manifest that claims to be larger is damaged or hostile.
+const MANIFEST_LIMIT: u64 = 256 << 20;
+const IN_FLIGHT: usize = 8;
+
+/// A point with all that a restore, a list or a next backup asks of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredPoint {
+    pub point: Point,
+    /// The snapshot's root tree.
+    pub tree: Id,
+    pub manifest: Manifest,
+    /// The manifest's claims, in its order, with what is really there.
+    pub claims: Vec<StoredClaim>,
+    /// Why the point is not complete, in words; empty if and only if it is.
+    pub defects: Vec<String>,
+}
+
+/// One claim of a point.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredClaim {
+    pub record: ClaimRecord,
+    /// What is there now, if anything: what is in the volume's root.
+    pub tree: Option<Id>,
+    /// The volume root's own attributes.
+    pub root: Attrs,
+}
+
+/// A snapshot that is no point.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Foreign {
+    pub id: Id,
+    pub snapshot: Snapshot,
+    /// Set where it looks like a point but cannot be one: damaged, or from a later version.
+    pub reason: Option<String>,
+}
+
+/// Everything that the repository's snapshots are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Points {
+    /// Oldest first.
+    pub points: Vec<StoredPoint>,
+    pub foreign: Vec<Foreign>,
+}
+
+/// The host name of a point's snapshot. Lesser points get names of their own, so that no tool takes them for the set's latest.
+pub fn hostname(set: &SetName, cluster: &str, kind: PointKind, complete: bool) -> String {
+    let lesser = match (kind, complete) {
+        (PointKind::Normal, true) => "",
+        (PointKind::Normal, false) => ".partial",
+        (PointKind::Safety, _) => ".safety",
+    };
+    format!("{}.{}.{cluster}{lesser}", set.name, set.namespace)
+}
+
+/// The one path of a point's snapshot.
+pub fn path(set: &SetName) -> String {
+    format!("/{}/{}", set.namespace, set.name)
+}
+
+fn set_of(snapshot: &Snapshot) -> Option<SetName> {
+    let [path] = snapshot.paths.as_slice() else { return None };
+    path.strip_prefix('/')?.parse().ok()
+}
+
+/// Every snapshot, judged. With `only`, points of other sets are passed over unread.
+pub async fn list_points(reader: &Reader, only: Option<&SetName>) -> Result<Points, RepositoryError> {
+    let snapshots = snapshot::list(reader.repository()).await?;
+    let wanted = snapshots.into_iter().filter(|(_, snapshot)| only.is_none() || set_of(snapshot).as_ref() == only);
+    let judged: Vec<Result<StoredPoint, Foreign>> =
+        futures::stream::iter(wanted).map(|(id, snapshot)| judge(reader, id, snapshot)).buffered(IN_FLIGHT).try_collect().await?;
+    let mut points = Points::default();
+    for one in judged {
+        match one {
+            Ok(point) => points.points.push(point),
+            Err(foreign) => points.foreign.push(foreign),
+        }
+    }
+    Ok(points)
+}
+
+/// What the next backup of a set compares itself with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Previous {
+    /// The newest normal point, whole or not.
+    pub newest: Option<StoredPoint>,
+    /// The newest complete normal point.
+    pub complete: Option<StoredPoint>,
+}
+
+/// The newest points of one set in one cluster; reads no more points than it must.
+pub async fn previous(reader: &Reader, set: &SetName, cluster: &str) -> Result<Previous, RepositoryError> {
+    let mut previous = Previous::default();
+    for (id, snapshot) in snapshot::list(reader.repository()).await?.into_iter().rev() {
+        if set_of(&snapshot).as_ref() != Some(set) {
+            continue;
+        }
+        let Ok(point) = judge(reader, id, snapshot).await? else { continue };
+        if point.point.cluster != cluster || point.point.kind != PointKind::Normal {
+            continue;
+        }
+        if previous.newest.is_none() {
+            previous.newest = Some(point.clone());
+        }
+        if point.point.complete {
+            previous.complete = Some(point);
+            break;
+        }
+    }
+    Ok(previous)
+}
+
+/// Whether a snapshot is a point, and what is wrong with it. `Err` is for a repository that cannot be read at all: a damaged point
+/// among whole ones must not hide those.
+async fn judge(reader: &Reader, id: Id, snapshot: Snapshot) -> Result<Result<StoredPoint, Foreign>, RepositoryError> {
+    let foreign = |snapshot, reason: Option<String>| Ok(Err(Foreign { id, snapshot, reason }));
+    let (Some(set), Some(tree)) = (set_of(&snapshot), snapshot.tree) else { return foreign(snapshot, None) };
+    let Ok(time) = DateTime::parse_from_rfc3339(&snapshot.time) else { return foreign(snapshot, None) };
+    match open(reader, tree, &set).await {
+        Ok(None) => foreign(snapshot, None),
+        Ok(Some((manifest, folder))) => Ok(Ok(judged(id, time, tree, manifest, &folder))),
+        Err(Unreadable::Store(error)) => Err(error),
+        Err(Unreadable::Point(reason)) => foreign(snapshot, Some(reason)),
+    }
+}
+
+enum Unreadable {
+    Store(RepositoryError),
+    Point(String),
+}
+
+impl From<RepositoryError> for Unreadable {
+    fn from(error: RepositoryError) -> Self {
+        match error {
+            RepositoryError::Damaged { .. } | RepositoryError::Missing { .. } => Unreadable::Point(error.to_string()),
+            RepositoryError::Store(error) if error.kind == crate::store::ErrorKind::NotFound => Unreadable::Point(error.to_string()),
+            error => Unreadable::Store(error),
+        }
+    }
+}
+
+/// The manifest and the set's folder; `None` where there is no manifest.
+async fn open(reader: &Reader, tree: Id, set: &SetName) -> Result<Option<(Manifest, Vec<Entry>)>, Unreadable> {
+    let Some(folder) = browse::folder_at(reader, &tree, &path(set)).await? else { return Ok(None) };
+    let entries = reader.tree(&folder).await?;
+    let Some(entry) = entries.iter().find(|entry| entry.name == MANIFEST.as_bytes()) else { return Ok(None) };
+    let bytes = browse::file_bytes(reader, entry, MANIFEST_LIMIT).await?;
+    let point = |reason: String| Unreadable::Point(format!("its manifest {reason}"));
+    let version = serde_json::from_slice::<serde_json::Value>(&bytes).ok().and_then(|value| value.get("version")?.as_u64());
+    if version.is_some_and(|version| version > u64::from(VERSION)) {
+        return Err(point("was written by a later version of keepset".into()));
+    }
+    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| point(format!("cannot be read: {error}")))?;
+    if (&manifest.set.namespace, &manifest.set.name) != (&set.namespace, &set.name) {
+        return Err(point(format!("is of set {}/{}", manifest.set.namespace, manifest.set.name)));
+    }
+    Ok(Some((manifest, entries)))
+}
+
+/// The judgement itself: what the manifest promises against what is there.
+fn judged(id: Id, time: DateTime<FixedOffset>, tree: Id, manifest: Manifest, folder: &[Entry]) -> StoredPoint {
+    let mut defects = Vec::new();
+    if manifest.claims.is_empty() {
+        defects.push("it has no claims".to_owned());
+    }
+    let mut seen = BTreeSet::new();
+    let mut claims = Vec::new();
+    for record in &manifest.claims {
+        let name = record.name.escape_debug();
+        // The name is where a restore would write: it must be the one that its identity says.
+        let right = is_claim_name(&record.id.template) && is_claim_name(&record.name) && record.id.name(&manifest.set.name) == record.name;
+        if !right || !seen.insert(record.id.clone()) {
+            defects.push(format!("claim {name} is not one that the set can have"));
+            continue;
+        }
+        let there = folder.iter().find(|entry| entry.name == record.name.as_bytes());
+        let found = there.and_then(|entry| match &entry.kind {
+            Kind::Dir { subtree } => *subtree,
+            _ => None,
+        });
+        match (record.status, record.tree, found) {
+            (ClaimStatus::Missing, ..) => defects.push(format!("claim {name} was missing")),
+            (ClaimStatus::Skipped, ..) => defects.push(format!("claim {name} was left out")),
+            (ClaimStatus::Saved, _, None) => defects.push(format!("claim {name} is not there")),
+            (ClaimStatus::Saved, Some(recorded), Some(found)) if recorded == found => {}
+            (ClaimStatus::Saved, ..) => defects.push(format!("claim {name} was changed by another program after it was saved")),
+        }
+        if record.unreadable > 0 {
+            defects.push(format!("{} entries of claim {name} could not be read", record.unreadable));
+        }
+        let root = there.map(|entry| entry.attrs.clone()).unwrap_or_default();
+        claims.push(StoredClaim { record: record.clone(), tree: found, root });
+    }
+    let set = SetName { namespace: manifest.set.namespace.clone(), name: manifest.set.name.clone() };
+    let saved = manifest.claims.iter().filter(|claim| claim.status == ClaimStatus::Saved);
+    let point = Point {
+        id,
+        time,
+        cluster: manifest.set.cluster.clone(),
+        set,
+        kind: manifest.kind,
+        complete: defects.is_empty(),
+        consistency: saved.map(|claim| claim.consistency).min().unwrap_or(Consistency::Fuzzy),
+    };
+    StoredPoint { point, tree, manifest, claims, defects }
+}
+
+impl Points {
+    /// The one point, of any set and kind, whose id begins so.
+    pub fn find(&self, prefix: &str) -> Result<&StoredPoint, ChoiceError> {
+        let mut found = self.points.iter().filter(|point| point.point.id.hex().starts_with(prefix));
+        match (found.next(), found.count()) {
+            (Some(point), 0) => Ok(point),
+            (None, _) => match self.foreign.iter().find(|foreign| foreign.id.hex().starts_with(prefix)) {
+                Some(Foreign { id, reason, .. }) => Err(ChoiceError::NoPoint { id: id.short(), reason: reason.clone() }),
+                None => Err(ChoiceError::NoSuchId { prefix: prefix.to_owned() }),
+            },
+            (Some(_), more) => Err(ChoiceError::AmbiguousId { prefix: prefix.to_owned(), count: more + 1 }),
+        }
+    }
+
+    /// The point of `set` that a restore means. `latest` and a time choose among complete normal points, or with `allow_partial` among
+    /// all normal ones; an id chooses that point, which must be of this set and, without `allow_partial`, complete.
+    pub fn choose(&self, set: &SetName, cluster: Option<&str>, which: &Selector, allow_partial: bool) -> Result<&StoredPoint, ChoiceError> {
+        if let Selector::Id(prefix) = which {
+            let point = self.find(prefix)?;
+            return match point {
+                point if point.point.set != *set => {
+                    Err(ChoiceError::OtherSet { id: point.point.id.short(), set: point.point.set.to_string(), asked: set.to_string() })
+                }
+                point if !point.point.complete && !allow_partial => {
+                    Err(ChoiceError::Partial { id: point.point.id.short(), defects: point.defects.clone() })
+                }
+                point => Ok(point),
+            };
+        }
+        let of_set: Vec<&StoredPoint> = self
+            .points
+            .iter()
+            .filter(|point| point.point.set == *set && point.point.kind == PointKind::Normal)
+            .filter(|point| cluster.is_none_or(|cluster| point.point.cluster == cluster))
+            .collect();
+        let clusters: BTreeSet<&str> = of_set.iter().map(|point| point.point.cluster.as_str()).collect();
+        if clusters.len() > 1 {
+            let clusters = clusters.into_iter().map(str::to_owned).collect();
+            return Err(ChoiceError::SeveralClusters { set: set.to_string(), clusters });
+        }
+        if of_set.is_empty() {
+            return Err(ChoiceError::None { set: set.to_string() });
+        }
+        let until = match which {
+            Selector::At(time) => Some(*time),
+            _ => None,
+        };
+        let in_time: Vec<&&StoredPoint> = of_set.iter().filter(|point| until.is_none_or(|until| point.point.time <= until)).collect();
+        match in_time.iter().rev().find(|point| point.point.complete || allow_partial) {
+            Some(point) => Ok(point),
+            None if in_time.is_empty() => {
+                Err(ChoiceError::NoneBefore { set: set.to_string(), time: until.map(|t| t.to_rfc3339()).unwrap_or_default() })
+            }
+            None => Err(ChoiceError::NoneComplete { set: set.to_string(), partial: in_time.len() }),
+        }
+    }
+}
+
+#[cfg(test)]
+pub mod sample {
+    //! Points as tests need them, made of nothing.
+
+    use super::*;
+    use crate::model::claim::ClaimId;
+    use crate::model::manifest::{ChangeDetection, SetRecord};
+    use crate::model::set::Ordinal;
+
+    /// A claim of 10 files with 1000 bytes whose tree is told by its ordinal and its template's first letter.
+    pub fn claim(template: &str, ordinal: u32) -> ClaimRecord {
+        let id = ClaimId { ordinal: Ordinal(ordinal), template: template.into() };
+        ClaimRecord {
+            name: id.name("web"),
+            status: ClaimStatus::Saved,
+            retained: false,
+            reason: None,
+            tree: Some(tree_of(template, ordinal)),
+            files: 10,
+            dirs: 1,
+            bytes: 1000,
+            cut: Some("2026-11-24T08:00:00Z".into()),
+            consistency: Consistency::Fuzzy,
+            change_detection: ChangeDetection::Metadata,
+            changed: 0,
+            unreadable: 0,
+            problems: None,
+            class: None,
+            access_modes: Vec::new(),
+            capacity: None,
+            node: None,
+            zone: None,
+            fs_group: None,
+            id,
+        }
+    }
+
+    pub fn tree_of(template: &str, ordinal: u32) -> Id {
+        let mut bytes = [0u8; 32];
+        bytes[0] = template.as_bytes()[0];
+        bytes[1] = u8::try_from(ordinal).unwrap();
+        Id(bytes)
+    }
+
+    /// A normal point of set `shop/web` in cluster `here` with these claims, all there; its id begins with `number` and its time is that
+    /// many hours past midnight.
+    pub fn point(number: u8, claims: &[ClaimRecord]) -> StoredPoint {
+        let manifest = Manifest {
+            version: VERSION,
+            run: format!("run-{number}"),
+            kind: PointKind::Normal,
+            started: format!("2026-11-24T{number:02}:00:00Z"),
+            set: SetRecord {
+                cluster: "here".into(),
+                namespace: "shop".into(),
+                name: "web".into(),
+                templates: claims.iter().map(|claim| claim.id.template.clone()).collect::<BTreeSet<_>>().into_iter().collect(),
+                ..SetRecord::default()
+            },
+            claims: claims.to_vec(),
+        };
+        let folder: Vec<Entry> = claims
+            .iter()
+            .filter(|claim| claim.status == ClaimStatus::Saved)
+            .map(|claim| Entry { name: claim.name.clone().into(), kind: Kind::Dir { subtree: claim.tree }, attrs: Attrs::default() })
+            .collect();
+        let time = DateTime::parse_from_rfc3339(&manifest.started).unwrap();
+        judged(Id([number; 32]), time, Id([0; 32]), manifest, &folder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn web() -> SetName {
+        "shop/web".parse().unwrap()
+    }
+
+    fn two() -> Vec<ClaimRecord> {
+        vec![sample::claim("data", 0), sample::claim("data", 1)]
+    }
+
+    fn partial(number: u8) -> StoredPoint {
+        let mut claims = two();
+        claims[1].unreadable = 3;
+        sample::point(number, &claims)
+    }
+
+    fn points(points: Vec<StoredPoint>) -> Points {
+        Points { points, foreign: Vec::new() }
+    }
+
+    fn chosen(points: &Points, which: &str) -> Result<u8, ChoiceError> {
+        points.choose(&web(), None, &which.parse().unwrap(), false).map(|point| point.point.id.0[0])
+    }
+
+    #[test]
+    fn a_point_is_complete_if_every_claim_was_read_in_full_and_is_there_unchanged() {
+        assert!(sample::point(1, &two()).point.complete);
+        let spoil: [(&str, fn(&mut ClaimRecord)); 4] = [
+            ("missing", |claim| claim.status = ClaimStatus::Missing),
+            ("left out", |claim| claim.status = ClaimStatus::Skipped),
+            ("could not be read", |claim| claim.unreadable = 1),
+            ("not one that the set can have", |claim| claim.name = "data-web-7".into()),
+        ];
+        for (reason, spoil) in spoil {
+            let mut claims = two();
+            spoil(&mut claims[1]);
+            let point = sample::point(1, &claims);
+            assert!(!point.point.complete && point.defects.iter().any(|defect| defect.contains(reason)), "{reason}: {:?}", point.defects);
+        }
+        assert!(!sample::point(1, &[]).point.complete);
+    }
+
+    #[test]
+    fn a_claim_that_another_program_rewrote_makes_the_point_partial() {
+        let whole = sample::point(1, &two());
+        let rewritten = Entry { name: b"data-web-0".to_vec(), kind: Kind::Dir { subtree: Some(Id([9; 32])) }, attrs: Attrs::default() };
+        let point = judged(whole.point.id, whole.point.time, whole.tree, whole.manifest, &[rewritten]);
+        assert_eq!(point.defects, ["claim data-web-0 was changed by another program after it was saved", "claim data-web-1 is not there"]);
+    }
+
+    #[test]
+    fn a_claim_whose_name_leads_elsewhere_is_none() {
+        for (template, name) in [("../data", "../data-web-0"), ("data", "data-web-00"), ("data", "../../etc")] {
+            let mut claim = sample::claim("data", 0);
+            claim.id.template = template.into();
+            claim.name = name.into();
+            assert_eq!(sample::point(1, &[claim]).claims, []);
+        }
+    }
+
+    #[test]
+    fn latest_is_the_newest_complete_normal_point() {
+        let mut safety = sample::point(4, &two());
+        safety.point.kind = PointKind::Safety;
+        let points = points(vec![sample::point(1, &two()), sample::point(2, &two()), partial(3), safety]);
+        assert_eq!(chosen(&points, "latest"), Ok(2));
+        assert_eq!(points.choose(&web(), None, &Selector::Latest, true).unwrap().point.id.0[0], 3);
+    }
+
+    #[test]
+    fn a_time_means_the_newest_complete_point_until_then() {
+        let points = points(vec![sample::point(1, &two()), sample::point(5, &two()), partial(7)]);
+        assert_eq!(chosen(&points, "2026-11-24T04:59:59Z"), Ok(1));
+        assert_eq!(chosen(&points, "2026-11-24T05:00:00Z"), Ok(5));
+        assert_eq!(chosen(&points, "2026-11-24T23:00:00Z"), Ok(5));
+        assert!(matches!(chosen(&points, "2026-11-24T00:59:00Z"), Err(ChoiceError::NoneBefore { .. })));
+    }
+
+    #[test]
+    fn an_id_means_that_point_if_it_is_of_the_set_and_complete() {
+        let mut other = sample::point(9, &two());
+        other.point.set = "shop/db".parse().unwrap();
+        let mut safety = sample::point(6, &two());
+        safety.point.kind = PointKind::Safety;
+        let points = points(vec![sample::point(1, &two()), partial(3), safety, other]);
+        assert_eq!(chosen(&points, "0101"), Ok(1));
+        assert_eq!(chosen(&points, "0606"), Ok(6));
+        assert!(matches!(chosen(&points, "0303"), Err(ChoiceError::Partial { .. })));
+        assert!(matches!(chosen(&points, "0909"), Err(ChoiceError::OtherSet { .. })));
+        assert!(matches!(chosen(&points, "abcd"), Err(ChoiceError::NoSuchId { .. })));
+    }
+
+    #[test]
+    fn an_id_that_several_points_begin_with_is_ambiguous() {
+        let mut twin = sample::point(1, &two());
+        twin.point.id.0[31] = 7;
+        let points = points(vec![sample::point(1, &two()), twin]);
+        assert!(matches!(chosen(&points, "0101"), Err(ChoiceError::AmbiguousId { count: 2, .. })));
+    }
+
+    #[test]
+    fn points_of_two_clusters_under_one_name_are_asked_about() {
+        let mut elsewhere = sample::point(2, &two());
+        elsewhere.point.cluster = "there".into();
+        let points = points(vec![sample::point(1, &two()), elsewhere]);
+        assert!(matches!(chosen(&points, "latest"), Err(ChoiceError::SeveralClusters { .. })));
+        assert_eq!(points.choose(&web(), Some("here"), &Selector::Latest, false).unwrap().point.id.0[0], 1);
+    }
+
+    #[test]
+    fn no_point_and_no_complete_point_are_told_apart() {
+        assert!(matches!(chosen(&points(Vec::new()), "latest"), Err(ChoiceError::None { .. })));
+        assert!(matches!(chosen(&points(vec![partial(1)]), "latest"), Err(ChoiceError::NoneComplete { partial: 1, .. })));
+    }
+
+    #[test]
+    fn lesser_points_have_host_names_of_their_own() {
+        assert_eq!(hostname(&web(), "prod", PointKind::Normal, true), "web.shop.prod");
+        assert_eq!(hostname(&web(), "prod", PointKind::Normal, false), "web.shop.prod.partial");
+        assert_eq!(hostname(&web(), "prod", PointKind::Safety, true), "web.shop.prod.safety");
+    }
+}

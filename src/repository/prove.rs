@@ -1,0 +1,120 @@
+//! Is everything present that some trees need? What a restore asks before it touches anything, and a seal when in doubt.
+
+use std::collections::{HashMap, HashSet};
+
+use futures::StreamExt;
+
+use crate::model::entry::{Attrs, Entry, Kind};
+use crate::model::id::Id;
+use crate::repository::Repository;
+use crate::repository::error::RepositoryError;
+use crate::repository::index::{Index, Location};
+use crate::repository::pack::{self, BlobKind};
+use crate::repository::reader::Reader;
+
+const IN_FLIGHT: usize = 8;
+/// As many absences as a report names; the rest are counted.
+const NAMED: usize = 10;
+/// A chunk that shrinks more than this is a run of zeros, which a restore leaves as a hole.
+const HOLE_RATIO: u64 = 1000;
+const HOLE_BYTES: u64 = 64 << 10;
+
+/// What is below some trees.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// Entries that are no folders.
+    pub files: u64,
+    /// Bytes of room that the files take once restored: without holes, hard links counted once.
+    pub room: u64,
+    /// What is absent, in words, the first few; empty for a proof.
+    pub absent: Vec<String>,
+    /// How many things are absent altogether.
+    pub absent_count: u64,
+}
+
+impl Proof {
+    pub fn holds(&self) -> bool {
+        self.absent_count == 0
+    }
+
+    fn miss(&mut self, what: String) {
+        self.absent_count += 1;
+        if self.absent.len() < NAMED {
+            self.absent.push(what);
+        }
+    }
+}
+
+/// The packs that the store has and their sizes, by one list of it.
+pub async fn packs_present(repository: &Repository) -> Result<HashMap<Id, u64>, RepositoryError> {
+    let objects = repository.store().list("data").await?;
+    Ok(objects.iter().filter_map(|object| Some((pack::id_of_key(&object.key)?, object.size))).collect())
+}
+
+/// Whether every blob below these entries is in the index, in a pack that is `present` and long enough to hold it. Trees are read and proven by their hashes; of
+/// chunks no byte is read.
+pub async fn prove(reader: &Reader, entries: Vec<Entry>, present: &HashMap<Id, u64>) -> Result<Proof, RepositoryError> {
+    let mut proof = Proof::default();
+    let mut seen = HashSet::new();
+    let mut links = HashSet::new();
+    let mut level = Vec::new();
+    for entry in entries {
+        take(reader.index(), &entry, present, &mut links, &mut level, &mut proof);
+    }
+    while !level.is_empty() {
+        // In the order of the packs, so that neighbours come with one request.
+        let mut wanted: Vec<(Location, Id)> = Vec::new();
+        for id in level.drain(..).filter(|id| seen.insert(*id)) {
+            match place(reader.index(), BlobKind::Tree, &id, present) {
+                Some(place) => wanted.push((place, id)),
+                None => proof.miss(format!("tree {id}")),
+            }
+        }
+        wanted.sort_unstable_by_key(|(place, _)| (place.pack, place.offset));
+        let mut trees = futures::stream::iter(wanted).map(|(_, id)| async move { (id, reader.tree(&id).await) }).buffered(IN_FLIGHT);
+        while let Some((id, tree)) = trees.next().await {
+            match tree {
+                Ok(entries) => {
+                    for entry in &entries {
+                        take(reader.index(), entry, present, &mut links, &mut level, &mut proof);
+                    }
+                }
+                Err(RepositoryError::Damaged { reason, .. }) => proof.miss(format!("tree {id}, which is damaged: {reason}")),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(proof)
+}
+
+fn take(index: &Index, entry: &Entry, present: &HashMap<Id, u64>, links: &mut HashSet<(u64, u64)>, level: &mut Vec<Id>, proof: &mut Proof) {
+    match &entry.kind {
+        Kind::Dir { subtree: Some(subtree) } => return level.push(*subtree),
+        Kind::Dir { subtree: None } => return proof.miss(format!("what is in folder {}", shown(entry))),
+        _ => proof.files += 1,
+    }
+    let Kind::File { content } = &entry.kind else { return };
+    let Attrs { links: count, device, inode, .. } = entry.attrs;
+    let counts = count < 2 || links.insert((device, inode));
+    for id in content {
+        match place(index, BlobKind::Data, id, present) {
+            None => proof.miss(format!("chunk {id} of file {}", shown(entry))),
+            Some(place) if counts => {
+                let plain = place.plain();
+                let is_hole = plain >= HOLE_BYTES && u64::from(place.length) < plain / HOLE_RATIO;
+                proof.room = proof.room.saturating_add(if is_hole { 0 } else { plain });
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn place(index: &Index, kind: BlobKind, id: &Id, present: &HashMap<Id, u64>) -> Option<Location> {
+    index
+        .places(kind, id)
+        .find(|place| present.get(&place.pack).is_some_and(|size| *size > u64::from(place.offset) + u64::from(place.length)))
+}
+
+fn shown(entry: &Entry) -> String {
+    String::from_utf8_lossy(&entry.name).escape_debug().to_string()
+}
