@@ -1,4 +1,5 @@
 //! Volumes through the repository and back: what is saved is what is filled, whatever kind of entry it is.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 mod support;
 
