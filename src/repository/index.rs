@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 
 use crate::model::id::Id;
 use crate::repository::Repository;
@@ -64,15 +64,29 @@ pub struct Index {
 impl Index {
     /// Gets and reads every index object.
     pub async fn load(repository: &Repository) -> Result<Self, RepositoryError> {
+        Index::load_with(repository, |_, packs| packs.map(|_| ())).await
+    }
+
+    /// As [`Index::load`], but `see` is shown the packs of each object before they join the table, and decides about one that cannot be
+    /// read: `Ok` leaves it out.
+    pub async fn load_with(
+        repository: &Repository,
+        mut see: impl FnMut(Id, Result<&[(Id, Vec<PackEntry>)], RepositoryError>) -> Result<(), RepositoryError>,
+    ) -> Result<Self, RepositoryError> {
         let ids = repository.ids(FOLDER).await?;
-        let mut objects = futures::stream::iter(ids)
-            .map(|id| async move { repository.get_sealed(FOLDER, &id).await.map(|bytes| (id, bytes)) })
-            .buffer_unordered(IN_FLIGHT);
+        let mut objects =
+            futures::stream::iter(ids).map(|id| async move { (id, repository.get_sealed(FOLDER, &id).await) }).buffer_unordered(IN_FLIGHT);
         let mut index = Index::default();
-        while let Some((id, bytes)) = objects.try_next().await? {
-            let packs = decode(&bytes).map_err(|reason| RepositoryError::damaged(format!("index/{id}"), reason))?;
-            for (pack, entries) in packs {
-                index.push(pack, &entries);
+        while let Some((id, bytes)) = objects.next().await {
+            let damaged = |reason| RepositoryError::damaged(format!("{FOLDER}/{id}"), reason);
+            match bytes.and_then(|bytes| decode(&bytes).map_err(damaged)) {
+                Ok(packs) => {
+                    see(id, Ok(&packs))?;
+                    for (pack, entries) in packs {
+                        index.push(pack, &entries);
+                    }
+                }
+                Err(error) => see(id, Err(error))?,
             }
         }
         index.sort();
@@ -143,6 +157,24 @@ impl Index {
     /// Every row, by id.
     pub fn rows(&self) -> impl Iterator<Item = (Id, BlobKind, Location)> + '_ {
         self.slots.iter().map(|slot| (slot.id, slot.kind(), self.location(slot)))
+    }
+
+    /// The number of the blob's first row: one number for each blob, wherever it stands.
+    pub fn first_row(&self, kind: BlobKind, id: &Id) -> Option<u32> {
+        let first = self.slots.partition_point(|slot| slot.id < *id);
+        let within = self.slots[first..].iter().take_while(|slot| slot.id == *id).position(|slot| slot.kind() == kind)?;
+        u32::try_from(first + within).ok()
+    }
+
+    /// The row of this number, below [`Index::row_count`].
+    pub fn row(&self, row: u32) -> (Id, BlobKind, Location) {
+        let slot = &self.slots[row as usize];
+        (slot.id, slot.kind(), self.location(slot))
+    }
+
+    /// Rows in the table as far as they can be numbered: 2^32, which would take 200 GiB of memory.
+    pub fn row_count(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
     }
 
     fn location(&self, slot: &Slot) -> Location {

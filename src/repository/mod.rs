@@ -4,15 +4,19 @@
 //! master key, which each password opens. Order of writes is the transaction: packs, then the index that names them, then the snapshot.
 
 pub mod browse;
+pub mod check;
 pub mod chunk;
 pub mod codec;
 pub mod config;
 pub mod crypto;
 pub mod error;
+pub mod forget;
 pub mod hash;
 pub mod index;
 pub mod key;
+pub mod lock;
 pub mod pack;
+pub mod passwords;
 pub mod points;
 pub mod prove;
 pub mod read_plan;

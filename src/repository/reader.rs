@@ -10,7 +10,8 @@ use bytes::Bytes;
 use crate::model::entry::Entry;
 use crate::model::id::Id;
 use crate::repository::Repository;
-use crate::repository::codec::Decoder;
+use crate::repository::codec::{Decoder, MAX_BLOB};
+use crate::repository::crypto::OVERHEAD;
 use crate::repository::error::RepositoryError;
 use crate::repository::index::{Index, Location};
 use crate::repository::pack::{self, BlobKind};
@@ -66,6 +67,9 @@ impl Reader {
     }
 
     async fn blob_at(&self, kind: BlobKind, id: &Id, place: Location) -> Result<Vec<u8>, RepositoryError> {
+        if !(OVERHEAD..=MAX_BLOB + OVERHEAD).contains(&(place.length as usize)) {
+            return Err(RepositoryError::damaged(format!("blob {id}"), format_args!("the index claims {} bytes for it", place.length)));
+        }
         let (start, end) = (u64::from(place.offset), u64::from(place.offset) + u64::from(place.length));
         let mut sealed = Vec::with_capacity(place.length as usize);
         if kind == BlobKind::Tree && u64::from(place.length) <= WINDOW {

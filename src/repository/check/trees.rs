@@ -1,0 +1,258 @@
+//! Every tree of the repository, read once in the order of packs; then, in memory, what the snapshots reach and what they lack there.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+
+use crate::model::entry::Kind;
+use crate::model::id::Id;
+use crate::repository::Repository;
+use crate::repository::check::layout::Bad;
+use crate::repository::check::report::{Findings, Marks};
+use crate::repository::check::unreadable;
+use crate::repository::codec::{Decoder, MAX_BLOB};
+use crate::repository::crypto::OVERHEAD;
+use crate::repository::error::RepositoryError;
+use crate::repository::index::Index;
+use crate::repository::pack;
+use crate::repository::pack::BlobKind;
+use crate::repository::tree;
+
+/// Bytes read with one request, and unwanted ones between two trees that are read along rather than asked for twice.
+const SPAN: u64 = 4 << 20;
+const GAP: u64 = 64 << 10;
+
+/// A tree as far as this question goes. Trees are called by the number of their first row in the index.
+#[derive(Debug, Default)]
+struct Tree {
+    children: Vec<u32>,
+    /// Findings that its own chunks suffer from.
+    marks: Marks,
+    /// Blobs that are in no index.
+    lacks: Vec<(BlobKind, Id)>,
+}
+
+/// All trees, and which of them cannot be had.
+#[derive(Debug, Default)]
+pub(super) struct Forest {
+    good: HashMap<u32, Tree>,
+    broken: HashMap<u32, Marks>,
+}
+
+/// Neighbouring trees of a pack.
+struct Stretch {
+    pack: Id,
+    bytes: Range<u64>,
+    rows: Vec<u32>,
+}
+
+impl Forest {
+    /// Reads and decodes every tree, also those that no snapshot reaches.
+    pub(super) async fn read(
+        repository: &Repository,
+        index: &Arc<Index>,
+        bad: &Arc<Bad>,
+        workers: usize,
+        findings: &mut Findings,
+    ) -> Result<Forest, RepositoryError> {
+        let mut forest = Forest::default();
+        let rows = (0..index.row_count()).filter(|row| index.row(*row).1 == BlobKind::Tree);
+        let (lost, mut rows): (Vec<u32>, Vec<u32>) = rows.partition(|row| marks_at(index, bad, *row) != 0);
+        for row in lost {
+            forest.break_tree(index, row, marks_at(index, bad, row));
+        }
+        rows.sort_unstable_by_key(|row| {
+            let (_, _, place) = index.row(*row);
+            (place.pack, place.offset)
+        });
+        let read = |stretch: Stretch| {
+            let (repository, index, bad) = (repository.clone(), Arc::clone(index), Arc::clone(bad));
+            async move {
+                let bytes = match repository.store().get_range(&pack::key(&stretch.pack), stretch.bytes.clone()).await {
+                    Ok(bytes) => Ok(bytes),
+                    Err(error) => Err(unreadable(error)?),
+                };
+                let work = tokio::task::spawn_blocking(move || match bytes {
+                    Ok(bytes) => decode(&repository, &index, &bad, &stretch, &bytes),
+                    Err(reason) => Ok(stretch.rows.into_iter().map(|row| (row, Err(reason.clone()))).collect()),
+                });
+                work.await.map_err(|_| RepositoryError::Stopped)?
+            }
+        };
+        let mut results = futures::stream::iter(stretches(index, &rows)).map(read).buffer_unordered(workers * 2);
+        while let Some(trees) = results.try_next().await? {
+            for (row, tree) in trees {
+                forest.add(index, row, tree, findings);
+            }
+        }
+        drop(results);
+        for row in forest.good.keys() {
+            forest.broken.remove(row);
+        }
+        Ok(forest)
+    }
+
+    fn add(&mut self, index: &Index, row: u32, tree: Result<Tree, String>, findings: &mut Findings) {
+        match tree {
+            Ok(tree) => {
+                let (id, _, _) = index.row(row);
+                self.good.insert(index.first_row(BlobKind::Tree, &id).unwrap_or(row), tree);
+            }
+            Err(reason) => {
+                let (id, _, place) = index.row(row);
+                let mark = findings.damage(format!("tree {id}"), format!("in {}: {reason}", pack::key(&place.pack)));
+                self.break_tree(index, row, mark);
+            }
+        }
+    }
+
+    fn break_tree(&mut self, index: &Index, row: u32, marks: Marks) {
+        let (id, _, _) = index.row(row);
+        *self.broken.entry(index.first_row(BlobKind::Tree, &id).unwrap_or(row)).or_default() |= marks;
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.good.len()
+    }
+
+    /// Follows every snapshot's tree down, reports what is missing on the way, and tells each finding the snapshots that it touches.
+    pub(super) fn judge(&mut self, index: &Index, roots: &[(Id, Id)], findings: &mut Findings) {
+        let mut missing: HashMap<(BlobKind, Id), Marks> = HashMap::new();
+        let mut miss = |kind: BlobKind, id: Id, findings: &mut Findings| {
+            let what = "it is in no index, though snapshots need it";
+            *missing.entry((kind, id)).or_insert_with(|| findings.damage(format!("{} {id}", kind.name()), what))
+        };
+        let mut todo = Vec::new();
+        let mut starts = Vec::new();
+        for (snapshot, root) in roots {
+            match index.first_row(BlobKind::Tree, root) {
+                Some(row) => {
+                    todo.push(row);
+                    starts.push((*snapshot, row));
+                }
+                None => {
+                    let marks = miss(BlobKind::Tree, *root, findings);
+                    findings.touch(*snapshot, marks);
+                }
+            }
+        }
+        let mut reached = HashSet::new();
+        while let Some(row) = todo.pop() {
+            if !reached.insert(row) {
+                continue;
+            }
+            if let Some(tree) = self.good.get_mut(&row) {
+                todo.extend(&tree.children);
+                for (kind, id) in std::mem::take(&mut tree.lacks) {
+                    tree.marks |= miss(kind, id, findings);
+                }
+            }
+        }
+        let mut sums = HashMap::new();
+        for (snapshot, row) in starts {
+            let marks = self.sum(row, &mut sums);
+            if marks != 0 {
+                findings.touch(snapshot, marks);
+            }
+        }
+    }
+
+    /// The marks of a tree and of all below it. Not recursive: repositories may be deep, and hostile.
+    fn sum(&self, root: u32, sums: &mut HashMap<u32, Marks>) -> Marks {
+        let mut path = vec![(root, 0usize)];
+        while let Some((row, next)) = path.last_mut() {
+            let row = *row;
+            let child = self.good.get(&row).and_then(|tree| tree.children.get(*next));
+            *next += 1;
+            match child {
+                _ if sums.contains_key(&row) => {
+                    path.pop();
+                }
+                Some(child) if !sums.contains_key(child) => path.push((*child, 0)),
+                Some(_) => {}
+                None => {
+                    let own = self.broken.get(&row).copied().unwrap_or_default();
+                    let below = self.good.get(&row).map_or(0, |tree| {
+                        tree.children.iter().fold(tree.marks, |all, child| all | sums.get(child).copied().unwrap_or_default())
+                    });
+                    sums.insert(row, own | below);
+                    path.pop();
+                }
+            }
+        }
+        sums.get(&root).copied().unwrap_or_default()
+    }
+}
+
+fn marks_at(index: &Index, bad: &Bad, row: u32) -> Marks {
+    let (_, _, place) = index.row(row);
+    bad.place(place.pack, place.offset, place.length)
+}
+
+/// Cuts rows, sorted by place, into what single requests fetch.
+fn stretches(index: &Index, rows: &[u32]) -> Vec<Stretch> {
+    let mut stretches: Vec<Stretch> = Vec::new();
+    for row in rows {
+        let (_, _, place) = index.row(*row);
+        // What claims to be longer than any blob is asked for up to the limit, and then does not decode.
+        let length = u64::from(place.length).min((MAX_BLOB + OVERHEAD) as u64);
+        let bytes = u64::from(place.offset)..u64::from(place.offset) + length;
+        match stretches.last_mut() {
+            Some(last)
+                if last.pack == place.pack && bytes.start <= last.bytes.end + GAP && bytes.end.saturating_sub(last.bytes.start) <= SPAN =>
+            {
+                last.bytes.end = last.bytes.end.max(bytes.end);
+                last.rows.push(*row);
+            }
+            _ => stretches.push(Stretch { pack: place.pack, bytes, rows: vec![*row] }),
+        }
+    }
+    stretches
+}
+
+type Decoded = Vec<(u32, Result<Tree, String>)>;
+
+fn decode(repository: &Repository, index: &Index, bad: &Bad, stretch: &Stretch, bytes: &[u8]) -> Result<Decoded, RepositoryError> {
+    let mut decoder = Decoder::new(repository.master_key())?;
+    let decode_row = |row: &u32| {
+        let (id, _, place) = index.row(*row);
+        let tree = usize::try_from(u64::from(place.offset) - stretch.bytes.start)
+            .ok()
+            .and_then(|from| bytes.get(from..from.checked_add(place.length as usize)?))
+            .ok_or_else(|| "its pack ends before it".to_owned())
+            .and_then(|sealed| match decoder.decode(&id, &mut sealed.to_vec(), place.plain_length) {
+                Ok(plain) => grow(index, bad, plain),
+                Err(RepositoryError::Damaged { reason, .. }) => Err(reason),
+                Err(error) => Err(error.to_string()),
+            });
+        (*row, tree)
+    };
+    Ok(stretch.rows.iter().map(decode_row).collect())
+}
+
+fn grow(index: &Index, bad: &Bad, plain: &[u8]) -> Result<Tree, String> {
+    let mut grown = Tree::default();
+    for entry in tree::decode(plain)? {
+        match entry.kind {
+            Kind::File { content } => {
+                for id in content {
+                    match bad.of(index, BlobKind::Data, &id) {
+                        Some(marks) => grown.marks |= marks,
+                        None => grown.lacks.push((BlobKind::Data, id)),
+                    }
+                }
+            }
+            Kind::Dir { subtree: Some(id) } => match index.first_row(BlobKind::Tree, &id) {
+                Some(row) => grown.children.push(row),
+                None => grown.lacks.push((BlobKind::Tree, id)),
+            },
+            Kind::Dir { subtree: None } => {
+                return Err(format!("the folder `{}` in it has no tree", String::from_utf8_lossy(&entry.name).escape_debug()));
+            }
+            Kind::Symlink { .. } | Kind::Fifo | Kind::Socket | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {}
+        }
+    }
+    Ok(grown)
+}
