@@ -7,14 +7,17 @@ mod location;
 mod open;
 mod patience;
 mod probe;
+mod sweep;
 
 pub use error::{ErrorKind, StoreError};
 pub use location::{Location, LocationError};
 pub use patience::Patience;
 pub use probe::Probe;
+pub use sweep::Swept;
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -41,6 +44,8 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     root: Path,
     location: Arc<str>,
+    /// Where the store is a folder.
+    folder: Option<Arc<FilePath>>,
     patience: Patience,
     contact: Arc<Contact>,
 }
@@ -56,7 +61,8 @@ impl Store {
             Location::Gcs { bucket, prefix } => open::gcs(&variables, bucket, prefix)?,
             Location::Azure { container, prefix } => open::azure(&variables, container, prefix)?,
         };
-        Ok(Store { inner, root, location: location.to_string().into(), patience, contact: Arc::default() })
+        let folder = location.folder().map(Arc::from);
+        Ok(Store { inner, root, location: location.to_string().into(), folder, patience, contact: Arc::default() })
     }
 
     /// Like [`Store::open`], but makes the folder where it is missing, with its parents. Buckets are never made.
@@ -72,7 +78,7 @@ impl Store {
 
     /// Any store of the library, such as one that fails on purpose; `location` is what messages say.
     pub fn from_object_store(inner: Arc<dyn ObjectStore>, location: &str, patience: Patience) -> Self {
-        Store { inner, root: Path::default(), location: location.into(), patience, contact: Arc::default() }
+        Store { inner, root: Path::default(), location: location.into(), folder: None, patience, contact: Arc::default() }
     }
 
     /// The same store, waiting otherwise than its kind does.
