@@ -10,6 +10,7 @@
 //! - 1 `store`, `platform`, `volume`, `retention`, `telemetry`: the doors, which never meet each other
 //! - 0 `model`, `clock`, `monitor`: nouns and the two seams that every floor may use
 
+pub mod backup;
 pub mod clock;
 pub mod config;
 pub mod model;
@@ -17,6 +18,7 @@ pub mod monitor;
 pub mod mover;
 pub mod platform;
 pub mod repository;
+pub mod restore;
 pub mod retention;
 pub mod store;
 pub mod telemetry;

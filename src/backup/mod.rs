@@ -1,0 +1,94 @@
+//! Backs up one set as one recovery point: plan, carry, seal.
+//!
+//! The plan is pure and refuses whatever would make a lesser point by accident. Movers then save the claims; the point exists from the
+//! moment its snapshot object is put, which is the last thing that happens. A backup that ends before leaves nothing that counts.
+
+mod carry;
+mod error;
+mod options;
+mod plan;
+mod seal;
+
+pub use error::BackupError;
+pub use options::{BackupOptions, Order};
+pub use plan::{BackupPlan, PlannedClaim, PlannedOrdinal, Refusal};
+pub use seal::Sealed;
+
+use std::sync::Arc;
+
+use chrono::SecondsFormat;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::model::set::SetName;
+use crate::model::set_state::SetState;
+use crate::monitor::{Event, Monitor};
+use crate::platform::Platform;
+use crate::repository::Repository;
+use crate::repository::index::Index;
+use crate::repository::lock::{Lock, LockIdentity, LockOptions, Mode};
+use crate::repository::points::{self, Previous};
+use crate::repository::reader::Reader;
+
+/// Everything that a backup works with.
+#[derive(Clone)]
+pub struct Backup {
+    pub repository: Repository,
+    pub platform: Arc<dyn Platform>,
+    pub clock: Clock,
+    pub monitor: Arc<dyn Monitor>,
+    /// Who this process is, to others that want the repository.
+    pub identity: LockIdentity,
+    /// Turns true when the user wants it to stop.
+    pub cancel: watch::Receiver<bool>,
+}
+
+impl Backup {
+    /// What [`Backup::run`] would do now. Changes nothing and takes no lock.
+    pub async fn plan(&self, set: &SetName, options: &BackupOptions) -> Result<BackupPlan, BackupError> {
+        Ok(self.prepare(set, options).await?.0)
+    }
+
+    /// One point of the set, sealed, or an error and nothing that counts.
+    pub async fn run(&self, set: &SetName, options: &BackupOptions) -> Result<Sealed, BackupError> {
+        let lock_options = LockOptions { identity: self.identity.clone(), wait: options.wait_lock, clock: self.clock.clone() };
+        // Taken before the plan: a prune between the two could remove what the plan compares with.
+        let lock = Lock::acquire(&self.repository, Mode::Shared, &lock_options, self.monitor.as_ref()).await?;
+        let sealed = self.run_locked(set, options, &lock).await;
+        let released = lock.release().await;
+        if let (Ok(_), Err(error)) = (&sealed, released) {
+            // The point is sealed; a lock that stays behind is somebody's nuisance and nobody's loss.
+            self.monitor.event(Event::Warning(format!("the lock could not be removed: {error}; `keepset unlock` does it")));
+        }
+        sealed
+    }
+
+    async fn run_locked(&self, set: &SetName, options: &BackupOptions, lock: &Lock) -> Result<Sealed, BackupError> {
+        let run = run_id(&self.clock)?;
+        let started = self.clock.local();
+        let (plan, index) = self.prepare(set, options).await?;
+        let reports = carry::carry(self, &plan, options, &run, lock).await?;
+        plan::check_reports(&plan, &reports, options)?;
+        let sealing = seal::Sealing { backup: self, plan: &plan, run: &run, started, lock, packs_before: index.packs() };
+        sealing.seal(reports).await
+    }
+
+    async fn prepare(&self, set: &SetName, options: &BackupOptions) -> Result<(BackupPlan, Arc<Index>), BackupError> {
+        let state: SetState = self.platform.read_set(set).await?;
+        let index = Arc::new(Index::load(&self.repository).await?);
+        let reader = Reader::new(&self.repository, Arc::clone(&index));
+        let previous: Previous = points::previous(&reader, set, &state.set.cluster).await?;
+        Ok((plan::plan(state, &previous, options)?, index))
+    }
+}
+
+/// Sorts by time for people, and is never given twice.
+fn run_id(clock: &Clock) -> Result<String, BackupError> {
+    let mut bytes = [0u8; 4];
+    getrandom::fill(&mut bytes).map_err(crate::repository::error::RepositoryError::from)?;
+    let time = clock.now().to_rfc3339_opts(SecondsFormat::Secs, true).replace([':', '-'], "").to_lowercase();
+    Ok(format!("{time}-{}", data_encoding::HEXLOWER.encode(&bytes)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! Makes the point: proves that everything it stands on is there, writes the manifest and the set's folder, then the snapshot, last.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, FixedOffset};
+
+use crate::backup::Backup;
+use crate::backup::error::BackupError;
+use crate::backup::plan::{BackupPlan, PlannedClaim};
+use crate::model::claim::ClaimId;
+use crate::model::entry::{Attrs, Entry, Kind, Time};
+use crate::model::id::Id;
+use crate::model::manifest::{ChangeDetection, ClaimRecord, ClaimStatus, Manifest, PointKind, VERSION};
+use crate::model::mover_job::{ClaimReport, MoverReport, Problem, ProblemKind, Progress};
+use crate::model::set::SetName;
+use crate::monitor::Event;
+use crate::repository::error::RepositoryError;
+use crate::repository::index::{self, Index};
+use crate::repository::lock::Lock;
+use crate::repository::pack::BlobKind;
+use crate::repository::points::{self, MANIFEST};
+use crate::repository::prove;
+use crate::repository::reader::Reader;
+use crate::repository::snapshot::{self, Snapshot, Summary};
+use crate::repository::writer::{Writer, WriterOptions};
+
+/// Long files of ours (manifests of huge sets, lists of problems) are cut here; any reader puts the parts together.
+const CHUNK: usize = 4 << 20;
+/// What the seal itself may take.
+const MEMORY: u64 = 32 << 20;
+
+/// A point that exists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sealed {
+    /// The snapshot's id.
+    pub point: Id,
+    pub manifest: Manifest,
+    /// False where something could not be read or was missing.
+    pub complete: bool,
+    /// All movers together.
+    pub total: Progress,
+}
+
+pub(super) struct Sealing<'a> {
+    pub backup: &'a Backup,
+    pub plan: &'a BackupPlan,
+    pub run: &'a str,
+    pub started: DateTime<FixedOffset>,
+    pub lock: &'a Lock,
+    /// Packs that the index named before the movers began.
+    pub packs_before: &'a [Id],
+}
+
+impl Sealing<'_> {
+    pub(super) async fn seal(&self, reports: Vec<MoverReport>) -> Result<Sealed, BackupError> {
+        let repository = &self.backup.repository;
+        self.backup.monitor.event(Event::Step("sealing the point".into()));
+        self.lock.prove().await?;
+        let index = Arc::new(Index::load(repository).await?);
+        let total = reports.iter().fold(Progress::default(), |sum, report| add(sum, report.total));
+        let mut saved: BTreeMap<ClaimId, ClaimReport> = BTreeMap::new();
+        let planned = self.plan.ordinals.iter().flat_map(|ordinal| &ordinal.claims);
+        let ids: BTreeMap<&str, &ClaimId> = planned.map(|claim| (claim.name.as_str(), &claim.id)).collect();
+        self.prove_present(&reports, &index).await?;
+        for claim in reports.into_iter().flat_map(|report| report.claims) {
+            if let Some(id) = ids.get(claim.name.as_str()) {
+                saved.insert((*id).clone(), claim);
+            }
+        }
+
+        let manifest = self.manifest(&saved);
+        let complete = manifest.claims.iter().all(|claim| claim.status == ClaimStatus::Saved && claim.unreadable == 0);
+        let tree = self.write(index, &manifest, saved).await?;
+        let set = self.set();
+        let snapshot = Snapshot {
+            time: self.started.to_rfc3339(),
+            parent: self.plan.previous.as_ref().map(|previous| previous.id),
+            tree: Some(tree),
+            paths: vec![points::path(&set)],
+            hostname: points::hostname(&set, &manifest.set.cluster, PointKind::Normal, complete),
+            username: self.backup.identity.username.clone(),
+            program_version: format!("keepset {}", env!("CARGO_PKG_VERSION")),
+            summary: Some(self.summary(total, &manifest)),
+            ..Snapshot::default()
+        };
+        // The last moment at which anybody can say no. Once the next call has begun, the point may exist.
+        self.lock.prove().await?;
+        if *self.backup.cancel.borrow() {
+            return Err(BackupError::Interrupted);
+        }
+        let point = snapshot::save(repository, &snapshot).await?;
+        self.tidy().await;
+        Ok(Sealed { point, manifest, complete, total })
+    }
+
+    /// Everything that the movers put is there, and nothing that they may have relied on has gone since they began.
+    async fn prove_present(&self, reports: &[MoverReport], index: &Arc<Index>) -> Result<(), BackupError> {
+        let repository = &self.backup.repository;
+        let present = prove::packs_present(repository).await?;
+        let indexes: HashSet<Id> = repository.ids(index::FOLDER).await?.into_iter().collect();
+        let indexed: HashSet<&Id> = index.packs().iter().collect();
+        for report in reports {
+            if let Some(pack) = report.new_packs.iter().find(|pack| !present.contains_key(pack) || !indexed.contains(pack)) {
+                return Err(BackupError::Vanished { what: format!("pack {pack}") });
+            }
+            if let Some(id) = report.new_indexes.iter().find(|id| !indexes.contains(id)) {
+                return Err(BackupError::Vanished { what: format!("index {id}") });
+            }
+        }
+        if self.packs_before.iter().all(|pack| present.contains_key(pack) && indexed.contains(pack)) {
+            return Ok(());
+        }
+        // Some old pack is gone. Whether this point needs it only its trees can tell.
+        let roots =
+            reports.iter().flat_map(|report| &report.claims).map(|claim| folder(claim.name.as_bytes(), claim.root.clone(), claim.tree));
+        let proof = prove::prove(&Reader::new(repository, Arc::clone(index)), roots.collect(), &present).await?;
+        if proof.holds() { Ok(()) } else { Err(BackupError::Vanished { what: proof.absent.join(", ") }) }
+    }
+
+    fn set(&self) -> SetName {
+        SetName { namespace: self.plan.set.namespace.clone(), name: self.plan.set.name.clone() }
+    }
+
+    fn manifest(&self, saved: &BTreeMap<ClaimId, ClaimReport>) -> Manifest {
+        let planned = self.plan.ordinals.iter().flat_map(|ordinal| &ordinal.claims);
+        let mut claims: Vec<ClaimRecord> =
+            planned.chain(&self.plan.missing).map(|claim| self.record(claim, saved.get(&claim.id))).collect();
+        claims.sort_by(|a, b| a.id.cmp(&b.id));
+        Manifest {
+            version: VERSION,
+            run: self.run.to_owned(),
+            kind: PointKind::Normal,
+            started: self.started.to_rfc3339(),
+            set: self.plan.set.clone(),
+            claims,
+        }
+    }
+
+    fn record(&self, claim: &PlannedClaim, report: Option<&ClaimReport>) -> ClaimRecord {
+        let of_kind = |kind| report.map_or(0, |report| report.problems.iter().filter(|problem| problem.kind == kind).count() as u64);
+        ClaimRecord {
+            id: claim.id.clone(),
+            name: claim.name.clone(),
+            status: if report.is_some() { ClaimStatus::Saved } else { ClaimStatus::Missing },
+            retained: claim.retained,
+            reason: report.is_none().then(|| "it was not there".to_owned()),
+            tree: report.map(|report| report.tree),
+            files: report.map_or(0, |report| report.files),
+            dirs: report.map_or(0, |report| report.dirs),
+            bytes: report.map_or(0, |report| report.bytes),
+            cut: report.map(|report| report.cut.clone()),
+            consistency: self.plan.consistency,
+            change_detection: if claim.parent.is_some() { claim.change_detection } else { ChangeDetection::Content },
+            changed: of_kind(ProblemKind::Changed),
+            unreadable: of_kind(ProblemKind::Unreadable),
+            problems: report.filter(|report| !report.problems.is_empty()).map(|_| problems_name(&claim.name)),
+            class: None,
+            access_modes: Vec::new(),
+            capacity: None,
+            node: None,
+            zone: None,
+            fs_group: None,
+        }
+    }
+
+    /// Puts the manifest, the lists of problems and the folders above the claims; the root's tree is what a snapshot points at.
+    async fn write(&self, index: Arc<Index>, manifest: &Manifest, saved: BTreeMap<ClaimId, ClaimReport>) -> Result<Id, BackupError> {
+        let writer = Writer::new(&self.backup.repository, index, WriterOptions::for_memory(MEMORY));
+        let plain = serde_json::to_vec_pretty(manifest).map_err(|error| RepositoryError::damaged("the manifest to be written", error))?;
+        let mut files = vec![(MANIFEST.to_owned(), plain)];
+        for claim in saved.values().filter(|claim| !claim.problems.is_empty()) {
+            files.push((problems_name(&claim.name), list_of(&claim.problems)?));
+        }
+        let attrs = Attrs {
+            mode: 0o755,
+            mtime: moment(self.started),
+            atime: moment(self.started),
+            ctime: moment(self.started),
+            ..Attrs::default()
+        };
+        let (set, trees) = (self.set(), writer.clone());
+        // The writer may wait for its uploads, which only threads outside of the runtime may do.
+        let root = tokio::task::spawn_blocking(move || -> Result<Id, RepositoryError> {
+            let mut encoder = trees.encoder()?;
+            let mut entries: Vec<Entry> = saved.into_values().map(|claim| folder(claim.name.as_bytes(), claim.root, claim.tree)).collect();
+            for (name, plain) in files {
+                let mut content = Vec::new();
+                for part in plain.chunks(CHUNK) {
+                    content.push(trees.add(&mut encoder, BlobKind::Data, part)?.id);
+                }
+                let attrs = Attrs { mode: 0o644, size: plain.len() as u64, links: 1, ..attrs.clone() };
+                entries.push(Entry { name: name.into_bytes(), kind: Kind::File { content }, attrs });
+            }
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
+            let mut tree = trees.add(&mut encoder, BlobKind::Tree, &crate::repository::tree::encode(&entries))?.id;
+            for name in [&set.name, &set.namespace] {
+                let entry = folder(name.as_bytes(), attrs.clone(), tree);
+                tree = trees.add(&mut encoder, BlobKind::Tree, &crate::repository::tree::encode(&[entry]))?.id;
+            }
+            Ok(tree)
+        })
+        .await
+        .map_err(|_| RepositoryError::Stopped)??;
+        writer.finish().await?;
+        Ok(root)
+    }
+
+    fn summary(&self, total: Progress, manifest: &Manifest) -> Summary {
+        let previous = self.plan.previous.is_some();
+        Summary {
+            backup_start: self.started.to_rfc3339(),
+            backup_end: self.backup.clock.local().to_rfc3339(),
+            files_new: if previous { 0 } else { total.files },
+            dirs_new: if previous { 0 } else { total.dirs },
+            data_added: total.new_bytes,
+            data_added_packed: total.stored_bytes,
+            total_files_processed: total.files,
+            total_bytes_processed: manifest.claims.iter().map(|claim| claim.bytes).sum(),
+            ..Summary::default()
+        }
+    }
+
+    /// The movers' reports have served their turn.
+    async fn tidy(&self) {
+        let store = self.backup.repository.store();
+        let keys: Vec<String> =
+            self.plan.ordinals.iter().map(|ordinal| format!("x-keepset/runs/{}/{}", self.run, ordinal.ordinal)).collect();
+        if let Err(error) = store.delete(&keys).await {
+            tracing::warn!(%error, run = self.run, "the run's reports could not be removed; they harm nothing");
+        }
+    }
+}
+
+fn add(a: Progress, b: Progress) -> Progress {
+    Progress {
+        files: a.files + b.files,
+        dirs: a.dirs + b.dirs,
+        bytes: a.bytes + b.bytes,
+        moved_bytes: a.moved_bytes + b.moved_bytes,
+        new_bytes: a.new_bytes + b.new_bytes,
+        stored_bytes: a.stored_bytes + b.stored_bytes,
+    }
+}
+
+fn folder(name: &[u8], attrs: Attrs, tree: Id) -> Entry {
+    Entry { name: name.to_vec(), kind: Kind::Dir { subtree: Some(tree) }, attrs }
+}
+
+/// Beside the claim's folder. No claim can have such a name, since a claim's name ends in a number.
+fn problems_name(claim: &str) -> String {
+    format!("{claim}.problems.jsonl")
+}
+
+fn list_of(problems: &[Problem]) -> Result<Vec<u8>, RepositoryError> {
+    let mut list = Vec::new();
+    for problem in problems {
+        serde_json::to_writer(&mut list, problem).map_err(|error| RepositoryError::damaged("a list of problems to be written", error))?;
+        list.push(b'\n');
+    }
+    Ok(list)
+}
+
+fn moment(time: DateTime<FixedOffset>) -> Time {
+    Time { secs: time.timestamp(), nanos: time.timestamp_subsec_nanos().min(999_999_999) }
+}

@@ -1,0 +1,624 @@
+//! What a restore would do, or why it must not: pure functions of the point, the places and the user's options.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::model::claim::{ClaimId, is_claim_name};
+use crate::model::entry::Attrs;
+use crate::model::id::Id;
+use crate::model::manifest::{ClaimStatus, Consistency};
+use crate::model::set::{Ordinal, SetName};
+use crate::model::set_state::{Room, TargetState, Targets};
+use crate::repository::points::{StoredClaim, StoredPoint};
+use crate::restore::options::{RestoreOptions, StartMode};
+
+/// As many names as a message lists.
+const NAMED: usize = 8;
+
+/// One set that would be back.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestorePlan {
+    pub point: Id,
+    /// When the point's backup began, RFC 3339.
+    pub time: String,
+    pub cluster: String,
+    pub complete: bool,
+    pub consistency: Consistency,
+    /// The set as it was saved, and as it will be called.
+    pub from: SetName,
+    pub to: SetName,
+    /// Where the claims go, in words for people.
+    pub place: String,
+    /// In ordinal order, then by template.
+    pub claims: Vec<PlannedFill>,
+    /// Only these paths below each claim's root; empty for all.
+    pub paths: Vec<String>,
+    /// Claims of the point that stay out, by their saved names.
+    pub left_out: Vec<String>,
+    /// What stands beside the targets and is none of theirs.
+    pub foreign: Vec<String>,
+    pub parallel: usize,
+    pub start: PlannedStart,
+    /// What the user should know before it begins.
+    pub notes: Vec<String>,
+}
+
+/// One claim that would be filled.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedFill {
+    #[serde(flatten)]
+    pub id: ClaimId,
+    /// Its name in the point, and the one that it will have.
+    pub saved_as: String,
+    pub name: String,
+    /// In words for people: the folder's path.
+    pub target: String,
+    pub tree: Id,
+    #[serde(skip)]
+    pub root: Attrs,
+    pub files: u64,
+    pub bytes: u64,
+    /// Bytes of room that it needs, as far as can be known: without holes, hard links once.
+    pub room: u64,
+}
+
+/// How the ordinals would be started.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PlannedStart {
+    /// One after another, each ready before the next.
+    Ordered(Vec<Ordinal>),
+    /// All at once.
+    Parallel(Vec<Ordinal>),
+    /// None, for this reason.
+    None(String),
+}
+
+/// Why nothing is touched. The hint names the flag that overrides it, where one does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    NoSuchOrdinal { point: String, ordinals: Vec<Ordinal>, has: String },
+    NoSuchClaim { point: String, claim: String, has: Vec<String> },
+    NotSaved { point: String, claims: Vec<String> },
+    BadPath { path: String },
+    NoSuchPath { point: String, path: String },
+    BadName { name: String },
+    HoldsData { claims: Vec<String> },
+    HalfRestored { claim: String, path: String, run: String },
+    Obstructed { path: String },
+    ExtraClaims { place: String, claims: Vec<String> },
+    NoRoom { place: String, needs: u64, has: u64 },
+    CannotStart { set: String },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::NoSuchOrdinal { point, ordinals, has } => {
+                let asked: Vec<String> = ordinals.iter().map(Ordinal::to_string).collect();
+                write!(f, "point {point} has no ordinal {}: it has {has}", asked.join(", "))
+            }
+            Refusal::NoSuchClaim { point, claim, has } => {
+                write!(f, "point {point} has no claim or template {claim}: it has {}", listed(has))
+            }
+            Refusal::NotSaved { point, claims } => write!(f, "point {point} does not hold {}", listed(claims)),
+            Refusal::BadPath { path } => write!(f, "`{}` is no path below a claim's root", path.escape_debug()),
+            Refusal::NoSuchPath { point, path } => write!(f, "point {point} has no `{}` in any of the chosen claims", path.escape_debug()),
+            Refusal::BadName { name } => write!(f, "`{}` cannot be a claim's name", name.escape_debug()),
+            Refusal::HoldsData { claims } => write!(f, "targets hold data: {}", listed(claims)),
+            Refusal::HalfRestored { claim, path, run } => write!(f, "claim {claim} at {path} was left half restored by {run}"),
+            Refusal::Obstructed { path } => write!(f, "{path} is no folder"),
+            Refusal::ExtraClaims { place, claims } => {
+                write!(f, "{place} holds claims of the set that the point does not have: {}", listed(claims))
+            }
+            Refusal::NoRoom { place, needs, has } => write!(f, "{place} has room for {has} bytes and {needs} are needed"),
+            Refusal::CannotStart { set } => write!(f, "no start command is known for set {set}"),
+        }
+    }
+}
+
+impl Refusal {
+    /// The way on.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Refusal::NoSuchOrdinal { .. } => "leave `--ordinal` out to restore all that the point has, or choose another `--point`".into(),
+            Refusal::NoSuchClaim { .. } => "name a template, or a claim as `keepset show` does".into(),
+            Refusal::NotSaved { .. } => "choose the others with `--claim` or `--ordinal`, or an older `--point`".into(),
+            Refusal::BadPath { .. } => "give it as `dir/file`, without `..`".into(),
+            Refusal::NoSuchPath { .. } => "`keepset ls POINT CLAIM` shows what is there".into(),
+            Refusal::BadName { .. } => "choose a shorter `--to`".into(),
+            Refusal::HoldsData { .. } => "choose an empty place with `--into`; nothing that holds data is overwritten".into(),
+            Refusal::HalfRestored { claim, path, .. } => {
+                format!(
+                    "remove the folder {path} and `.keepset-incomplete-{claim}` beside it, then restore again; or choose another `--into`"
+                )
+            }
+            Refusal::Obstructed { .. } => "move it away, or choose another place with `--into`".into(),
+            Refusal::ExtraClaims { .. } => "they would be started beside older data: move them away, or say `--allow-extra-claims`".into(),
+            Refusal::NoRoom { .. } => "make room, choose another place with `--into`, or say `--ignore-room`".into(),
+            Refusal::CannotStart { .. } => "set one in the settings, or say `--start none`".into(),
+        })
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    let mut text = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > NAMED {
+        text.push_str(&format!(" and {} more", names.len() - NAMED));
+    }
+    text
+}
+
+/// One claim that was chosen, not yet placed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Chosen {
+    pub id: ClaimId,
+    pub saved_as: String,
+    pub name: String,
+    pub tree: Id,
+    pub root: Attrs,
+    pub files: u64,
+    pub bytes: u64,
+    pub room: u64,
+}
+
+/// The claims that the options choose from the point, in ordinal order, then by template; and the saved names of those they do not.
+pub(super) fn choose_claims(point: &StoredPoint, to: &SetName, options: &RestoreOptions) -> Result<(Vec<Chosen>, Vec<String>), Refusal> {
+    let short = || point.point.id.short();
+    let ordinals: BTreeSet<Ordinal> = point.claims.iter().map(|claim| claim.record.id.ordinal).collect();
+    let unknown: Vec<Ordinal> = options.ordinals.iter().filter(|ordinal| !ordinals.contains(ordinal)).copied().collect();
+    if !unknown.is_empty() {
+        return Err(Refusal::NoSuchOrdinal { point: short(), ordinals: unknown, has: ranges(&ordinals) });
+    }
+    let matches = |claim: &StoredClaim, wanted: &str| {
+        claim.record.id.template == wanted || claim.record.name == wanted || claim.record.id.name(&to.name) == wanted
+    };
+    if let Some(unknown) = options.claims.iter().find(|wanted| !point.claims.iter().any(|claim| matches(claim, wanted))) {
+        let templates: BTreeSet<String> = point.claims.iter().map(|claim| claim.record.id.template.clone()).collect();
+        return Err(Refusal::NoSuchClaim { point: short(), claim: unknown.clone(), has: templates.into_iter().collect() });
+    }
+
+    let mut chosen = Vec::new();
+    let mut left_out = Vec::new();
+    let mut not_saved = Vec::new();
+    for claim in &point.claims {
+        let record = &claim.record;
+        let wanted = (options.ordinals.is_empty() || options.ordinals.contains(&record.id.ordinal))
+            && (options.claims.is_empty() || options.claims.iter().any(|wanted| matches(claim, wanted)));
+        let asked_for = wanted && !(options.ordinals.is_empty() && options.claims.is_empty());
+        match (wanted, record.status, claim.tree) {
+            (false, ..) => left_out.push(record.name.clone()),
+            (true, ClaimStatus::Saved, Some(tree)) => {
+                let name = record.id.name(&to.name);
+                if !is_claim_name(&name) {
+                    return Err(Refusal::BadName { name });
+                }
+                let (files, bytes) = (record.files, record.bytes);
+                let saved_as = record.name.clone();
+                chosen.push(Chosen { id: record.id.clone(), saved_as, name, tree, root: claim.root.clone(), files, bytes, room: bytes });
+            }
+            // Of a partial point everything that there is was asked for; a claim named by hand is one that must be there.
+            (true, ..) if asked_for => not_saved.push(record.name.clone()),
+            (true, ..) => left_out.push(record.name.clone()),
+        }
+    }
+    if !not_saved.is_empty() || chosen.is_empty() {
+        let claims = if not_saved.is_empty() { left_out } else { not_saved };
+        return Err(Refusal::NotSaved { point: short(), claims });
+    }
+    chosen.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok((chosen, left_out))
+}
+
+/// `0 to 2, 5` of numbers in order.
+fn ranges(ordinals: &BTreeSet<Ordinal>) -> String {
+    let mut spans: Vec<(u32, u32)> = Vec::new();
+    for ordinal in ordinals {
+        match spans.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(ordinal.0) => *last = ordinal.0,
+            _ => spans.push((ordinal.0, ordinal.0)),
+        }
+    }
+    let spans: Vec<String> =
+        spans.into_iter().map(|(first, last)| if first == last { first.to_string() } else { format!("{first} to {last}") }).collect();
+    if spans.is_empty() { "none".into() } else { spans.join(", ") }
+}
+
+/// Paths as movers take them: without leading, trailing and doubled slashes. `..` is refused.
+pub(super) fn clean_paths(paths: &[String]) -> Result<Vec<String>, Refusal> {
+    let clean = |path: &String| {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        if parts.is_empty() || parts.contains(&"..") || path.contains('\0') {
+            return Err(Refusal::BadPath { path: path.clone() });
+        }
+        Ok(parts.join("/"))
+    };
+    paths.iter().map(clean).collect()
+}
+
+/// What is known about where and how, apart from the point and the claims.
+pub(super) struct Circumstances {
+    pub to: SetName,
+    pub targets: Targets,
+    pub paths: Vec<String>,
+    pub left_out: Vec<String>,
+    /// The platform knows how to start ordinals.
+    pub can_start: bool,
+    pub notes: Vec<String>,
+}
+
+/// The plan to fill `chosen` claims of `point`.
+pub(super) fn plan(
+    point: &StoredPoint,
+    chosen: Vec<Chosen>,
+    circumstances: Circumstances,
+    options: &RestoreOptions,
+) -> Result<RestorePlan, Refusal> {
+    let Circumstances { to, targets, paths, left_out, can_start, notes } = circumstances;
+    refuse_targets(&targets)?;
+    // Who names ordinals or claims knows that others stand there.
+    let whole = options.ordinals.is_empty() && options.claims.is_empty();
+    if whole && !options.allow_extra_claims {
+        let known: BTreeSet<String> = point.claims.iter().map(|claim| claim.record.id.name(&to.name)).collect();
+        let is_extra = |name: &&String| {
+            let template = ClaimId::of_name(name, &to.name).map(|id| id.template);
+            let is_ours = template.is_some_and(|template| point.manifest.set.templates.contains(&template));
+            is_ours && !known.contains(*name)
+        };
+        let extra: Vec<String> = targets.foreign.iter().filter(is_extra).cloned().collect();
+        if !extra.is_empty() {
+            return Err(Refusal::ExtraClaims { place: targets.place, claims: extra });
+        }
+    }
+    if !options.ignore_room {
+        refuse_room(&chosen, &targets)?;
+    }
+    let start = planned_start(point, &chosen, &to, can_start, options)?;
+    let claims = chosen
+        .into_iter()
+        .zip(&targets.claims)
+        .map(|(claim, target)| PlannedFill {
+            id: claim.id,
+            saved_as: claim.saved_as,
+            name: claim.name,
+            target: target.path.clone(),
+            tree: claim.tree,
+            root: claim.root,
+            files: claim.files,
+            bytes: claim.bytes,
+            room: claim.room,
+        })
+        .collect();
+    Ok(RestorePlan {
+        point: point.point.id,
+        time: point.point.time.to_rfc3339(),
+        cluster: point.point.cluster.clone(),
+        complete: point.point.complete,
+        consistency: point.point.consistency,
+        from: point.point.set.clone(),
+        to,
+        place: targets.place,
+        claims,
+        paths,
+        left_out,
+        foreign: targets.foreign,
+        parallel: options.parallel.max(1),
+        start,
+        notes,
+    })
+}
+
+fn refuse_targets(targets: &Targets) -> Result<(), Refusal> {
+    let mut full = Vec::new();
+    for target in &targets.claims {
+        match &target.state {
+            TargetState::Absent | TargetState::Empty => {}
+            TargetState::HoldsData => full.push(target.path.clone()),
+            TargetState::HalfRestored(run) => {
+                return Err(Refusal::HalfRestored { claim: target.name.clone(), path: target.path.clone(), run: run.clone() });
+            }
+            TargetState::Obstructed => return Err(Refusal::Obstructed { path: target.path.clone() }),
+        }
+    }
+    if full.is_empty() { Ok(()) } else { Err(Refusal::HoldsData { claims: full }) }
+}
+
+/// Targets on one file system share its room.
+fn refuse_room(chosen: &[Chosen], targets: &Targets) -> Result<(), Refusal> {
+    let mut rooms: BTreeMap<u64, (u64, u64, &str)> = BTreeMap::new();
+    for (claim, target) in chosen.iter().zip(&targets.claims) {
+        if let Some(Room { device, bytes }) = target.room {
+            let room = rooms.entry(device).or_insert((0, bytes, &target.path));
+            room.0 = room.0.saturating_add(claim.room);
+        }
+    }
+    match rooms.into_values().find(|(needs, has, _)| needs > has) {
+        Some((needs, has, place)) => Err(Refusal::NoRoom { place: place.to_owned(), needs, has }),
+        None => Ok(()),
+    }
+}
+
+fn planned_start(
+    point: &StoredPoint,
+    chosen: &[Chosen],
+    to: &SetName,
+    can_start: bool,
+    options: &RestoreOptions,
+) -> Result<PlannedStart, Refusal> {
+    let ordinals: BTreeSet<Ordinal> = chosen.iter().map(|claim| claim.id.ordinal).collect();
+    let ordinals: Vec<Ordinal> = ordinals.into_iter().collect();
+    match options.start {
+        StartMode::None => Ok(PlannedStart::None("as asked".into())),
+        StartMode::Ordered | StartMode::Parallel if !can_start => Err(Refusal::CannotStart { set: to.to_string() }),
+        StartMode::Ordered => Ok(PlannedStart::Ordered(ordinals)),
+        StartMode::Parallel => Ok(PlannedStart::Parallel(ordinals)),
+        StartMode::AsSet if !can_start => Ok(PlannedStart::None("no start command is set".into())),
+        StartMode::AsSet if !options.claims.is_empty() || !options.paths.is_empty() => {
+            Ok(PlannedStart::None("only a part of the volumes is restored".into()))
+        }
+        StartMode::AsSet if point.manifest.set.pod_management_policy.as_deref() == Some("Parallel") => Ok(PlannedStart::Parallel(ordinals)),
+        StartMode::AsSet => Ok(PlannedStart::Ordered(ordinals)),
+    }
+}
+
+impl RestorePlan {
+    /// The plan for people, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        let ordinals: BTreeSet<Ordinal> = self.claims.iter().map(|claim| claim.id.ordinal).collect();
+        let quality = if self.complete { "complete" } else { "partial" };
+        let renamed = if self.from == self.to { String::new() } else { format!(" as {}", self.to) };
+        let mut lines = vec![
+            format!("restore {} of cluster {}{renamed} from point {}", self.from, self.cluster, self.point.short()),
+            format!("the point is {quality}, of {}", self.time),
+            format!("into {}: {}, {}", self.place, counted(ordinals.len(), "ordinal"), counted(self.claims.len(), "claim")),
+        ];
+        for ordinal in &ordinals {
+            let claims = self.claims.iter().filter(|claim| claim.id.ordinal == *ordinal);
+            let named: Vec<String> = claims
+                .map(|claim| {
+                    let was = if claim.name == claim.saved_as { String::new() } else { format!("from {}, ", claim.saved_as) };
+                    format!("{} ({was}{} in {})", claim.name, bytes_text(claim.bytes), counted_u64(claim.files, "file"))
+                })
+                .collect();
+            lines.push(format!("  ordinal {ordinal}: {}", named.join(", ")));
+        }
+        if !self.paths.is_empty() {
+            lines.push(format!("only {}", listed(&self.paths)));
+        }
+        if ordinals.len() > 1 && self.parallel > 1 {
+            lines.push(format!("up to {} ordinals at a time", self.parallel.min(ordinals.len())));
+        }
+        lines.push(match &self.start {
+            PlannedStart::Ordered(ordinals) => format!("then start, each ready before the next: {}", numbers(ordinals)),
+            PlannedStart::Parallel(ordinals) => format!("then start at once: {}", numbers(ordinals)),
+            PlannedStart::None(why) => format!("then start nothing: {why}"),
+        });
+        for (what, names) in [("in the point, not restored", &self.left_out), ("not of this restore, left alone", &self.foreign)] {
+            if !names.is_empty() {
+                lines.push(format!("{what}: {}", listed(names)));
+            }
+        }
+        lines.extend(self.notes.iter().cloned());
+        lines
+    }
+}
+
+fn numbers(ordinals: &[Ordinal]) -> String {
+    ordinals.iter().map(Ordinal::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn counted(count: usize, what: &str) -> String {
+    counted_u64(count as u64, what)
+}
+
+fn counted_u64(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// `3.2 MiB`; whole bytes below 1 KiB.
+fn bytes_text(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::set_state::Target;
+    use crate::repository::points::sample;
+
+    fn web() -> SetName {
+        "shop/web".parse().unwrap()
+    }
+
+    /// Ordinals 9 to 11 with two templates.
+    fn point() -> StoredPoint {
+        let claims: Vec<_> = (9..12).flat_map(|ordinal| [sample::claim("data", ordinal), sample::claim("wal", ordinal)]).collect();
+        sample::point(7, &claims)
+    }
+
+    fn options() -> RestoreOptions {
+        RestoreOptions::default()
+    }
+
+    fn made(point: &StoredPoint, options: &RestoreOptions, change: impl FnOnce(&mut Circumstances)) -> Result<RestorePlan, Refusal> {
+        let to = options.to.clone().unwrap_or_else(web);
+        let (chosen, left_out) = choose_claims(point, &to, options)?;
+        let claims = chosen
+            .iter()
+            .map(|claim| Target {
+                name: claim.name.clone(),
+                path: format!("/srv/{}", claim.name),
+                state: TargetState::Absent,
+                room: Some(Room { device: 1, bytes: 1 << 30 }),
+            })
+            .collect();
+        let targets = Targets { place: "/srv".into(), claims, foreign: Vec::new() };
+        let mut circumstances = Circumstances { to, targets, paths: Vec::new(), left_out, can_start: true, notes: Vec::new() };
+        change(&mut circumstances);
+        plan(point, chosen, circumstances, options)
+    }
+
+    fn names(plan: &RestorePlan) -> Vec<&str> {
+        plan.claims.iter().map(|claim| claim.name.as_str()).collect()
+    }
+
+    #[test]
+    fn all_claims_come_back_in_ordinal_order_as_numbers() {
+        let plan = made(&point(), &options(), |_| ()).unwrap();
+        assert_eq!(names(&plan), ["data-web-9", "wal-web-9", "data-web-10", "wal-web-10", "data-web-11", "wal-web-11"]);
+        assert_eq!(plan.start, PlannedStart::Ordered(vec![Ordinal(9), Ordinal(10), Ordinal(11)]));
+        assert_eq!(plan.left_out, Vec::<String>::new());
+    }
+
+    #[test]
+    fn fewer_ordinals_can_be_asked_for_and_the_rest_is_named() {
+        let some = RestoreOptions { ordinals: vec![Ordinal(10)], ..options() };
+        let plan = made(&point(), &some, |_| ()).unwrap();
+        assert_eq!(names(&plan), ["data-web-10", "wal-web-10"]);
+        assert_eq!(plan.left_out, ["data-web-9", "wal-web-9", "data-web-11", "wal-web-11"]);
+        assert_eq!(plan.start, PlannedStart::Ordered(vec![Ordinal(10)]));
+    }
+
+    #[test]
+    fn more_ordinals_than_were_saved_are_refused_with_what_there_is() {
+        let more = RestoreOptions { ordinals: vec![Ordinal(11), Ordinal(12)], ..options() };
+        let refusal = made(&point(), &more, |_| ()).unwrap_err();
+        assert_eq!(refusal.to_string(), "point 07070707 has no ordinal 12: it has 9 to 11");
+    }
+
+    #[test]
+    fn a_claim_is_chosen_by_its_template_or_by_its_name() {
+        let by_template = RestoreOptions { claims: vec!["wal".into()], ..options() };
+        assert_eq!(names(&made(&point(), &by_template, |_| ()).unwrap()), ["wal-web-9", "wal-web-10", "wal-web-11"]);
+        let by_name = RestoreOptions { claims: vec!["data-web-10".into()], ..options() };
+        assert_eq!(names(&made(&point(), &by_name, |_| ()).unwrap()), ["data-web-10"]);
+        let unknown = RestoreOptions { claims: vec!["logs".into()], ..options() };
+        let refusal = made(&point(), &unknown, |_| ()).unwrap_err();
+        assert_eq!(refusal.to_string(), "point 07070707 has no claim or template logs: it has data, wal");
+    }
+
+    #[test]
+    fn another_name_for_the_set_renames_every_claim_and_no_ordinal() {
+        let renamed = RestoreOptions { to: Some("test/web-copy".parse().unwrap()), ordinals: vec![Ordinal(10)], ..options() };
+        let plan = made(&point(), &renamed, |_| ()).unwrap();
+        assert_eq!(names(&plan), ["data-web-copy-10", "wal-web-copy-10"]);
+        assert_eq!(plan.claims[0].saved_as, "data-web-10");
+    }
+
+    #[test]
+    fn a_target_that_holds_data_is_refused_with_the_flag_that_helps() {
+        let refusal = made(&point(), &options(), |c| c.targets.claims[3].state = TargetState::HoldsData).unwrap_err();
+        assert_eq!(refusal.to_string(), "targets hold data: /srv/wal-web-10");
+        assert!(refusal.hint().unwrap().contains("--into"));
+        assert!(made(&point(), &options(), |c| c.targets.claims[3].state = TargetState::Empty).is_ok());
+    }
+
+    #[test]
+    fn a_half_restored_or_obstructed_target_is_refused() {
+        let half = TargetState::HalfRestored("run-3".into());
+        assert!(matches!(made(&point(), &options(), |c| c.targets.claims[0].state = half), Err(Refusal::HalfRestored { .. })));
+        let file = TargetState::Obstructed;
+        assert!(matches!(made(&point(), &options(), |c| c.targets.claims[0].state = file), Err(Refusal::Obstructed { .. })));
+    }
+
+    #[test]
+    fn a_foreign_folder_is_left_alone_and_a_claim_that_the_point_lacks_is_asked_about() {
+        let foreign = |c: &mut Circumstances| c.targets.foreign = vec!["notes".into(), "data-db-0".into(), "logs-web-12".into()];
+        assert_eq!(made(&point(), &options(), foreign).unwrap().foreign.len(), 3);
+        let extra = |c: &mut Circumstances| c.targets.foreign = vec!["data-web-12".into(), "notes".into()];
+        let refusal = made(&point(), &options(), extra).unwrap_err();
+        assert_eq!(refusal, Refusal::ExtraClaims { place: "/srv".into(), claims: vec!["data-web-12".into()] });
+        assert!(refusal.hint().unwrap().contains("--allow-extra-claims"));
+        assert!(made(&point(), &RestoreOptions { allow_extra_claims: true, ..options() }, extra).is_ok());
+        let one = RestoreOptions { ordinals: vec![Ordinal(9)], ..options() };
+        assert!(made(&point(), &one, extra).is_ok(), "who names an ordinal knows that others stand there");
+    }
+
+    #[test]
+    fn targets_on_one_file_system_share_its_room() {
+        let tight = |bytes| move |c: &mut Circumstances| c.targets.claims.iter_mut().for_each(|t| t.room = Some(Room { device: 1, bytes }));
+        assert!(made(&point(), &options(), tight(6000)).is_ok());
+        let refusal = made(&point(), &options(), tight(5999)).unwrap_err();
+        assert!(matches!(refusal, Refusal::NoRoom { needs: 6000, has: 5999, .. }), "{refusal}");
+        assert!(made(&point(), &RestoreOptions { ignore_room: true, ..options() }, tight(0)).is_ok());
+        let apart = |c: &mut Circumstances| {
+            for (device, target) in c.targets.claims.iter_mut().enumerate() {
+                target.room = Some(Room { device: device as u64, bytes: 1000 });
+            }
+        };
+        assert!(made(&point(), &options(), apart).is_ok());
+    }
+
+    #[test]
+    fn what_a_partial_point_lacks_is_left_out_and_refused_where_it_is_asked_for() {
+        let mut claims = vec![sample::claim("data", 0), sample::claim("data", 1)];
+        claims[1].status = ClaimStatus::Missing;
+        let partial = sample::point(7, &claims);
+        let plan = made(&partial, &options(), |_| ()).unwrap();
+        assert_eq!((names(&plan), plan.left_out.clone()), (vec!["data-web-0"], vec!["data-web-1".to_owned()]));
+        let asked = RestoreOptions { ordinals: vec![Ordinal(1)], ..options() };
+        assert_eq!(made(&partial, &asked, |_| ()).unwrap_err().to_string(), "point 07070707 does not hold data-web-1");
+    }
+
+    #[test]
+    fn ordinals_start_as_the_set_says_unless_somebody_says_otherwise() {
+        let all = vec![Ordinal(9), Ordinal(10), Ordinal(11)];
+        let start = |options: &RestoreOptions, policy: Option<&str>, can_start| {
+            let mut point = point();
+            point.manifest.set.pod_management_policy = policy.map(str::to_owned);
+            made(&point, options, |c| c.can_start = can_start).map(|plan| plan.start)
+        };
+        assert_eq!(start(&options(), Some("Parallel"), true), Ok(PlannedStart::Parallel(all.clone())));
+        assert_eq!(start(&options(), Some("OrderedReady"), true), Ok(PlannedStart::Ordered(all.clone())));
+        assert!(matches!(start(&options(), None, false), Ok(PlannedStart::None(_))));
+        let ordered = RestoreOptions { start: StartMode::Ordered, ..options() };
+        assert_eq!(start(&ordered, Some("Parallel"), true), Ok(PlannedStart::Ordered(all)));
+        assert!(matches!(start(&ordered, None, false), Err(Refusal::CannotStart { .. })));
+        let none = RestoreOptions { start: StartMode::None, ..options() };
+        assert!(matches!(start(&none, None, true), Ok(PlannedStart::None(_))));
+        let part = RestoreOptions { claims: vec!["wal".into()], ..options() };
+        assert!(matches!(start(&part, None, true), Ok(PlannedStart::None(_))));
+    }
+
+    #[test]
+    fn paths_stay_below_the_claims_root() {
+        assert_eq!(clean_paths(&["/a//b/./c/".into()]), Ok(vec!["a/b/c".to_owned()]));
+        for bad in ["", "/", ".", "..", "a/../b", "a\0b"] {
+            assert!(matches!(clean_paths(&[bad.into()]), Err(Refusal::BadPath { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_plan_reads_well() {
+        let some = RestoreOptions { ordinals: vec![Ordinal(9), Ordinal(10)], claims: vec!["data".into()], ..options() };
+        let plan = made(&point(), &some, |c| c.notes = vec!["newer, but partial and so passed over: 08080808".into()]).unwrap();
+        assert_eq!(
+            plan.lines(),
+            [
+                "restore shop/web of cluster here from point 07070707",
+                "the point is complete, of 2026-11-24T07:00:00+00:00",
+                "into /srv: 2 ordinals, 2 claims",
+                "  ordinal 9: data-web-9 (1000 B in 10 files)",
+                "  ordinal 10: data-web-10 (1000 B in 10 files)",
+                "up to 2 ordinals at a time",
+                "then start nothing: only a part of the volumes is restored",
+                "in the point, not restored: wal-web-9, wal-web-10, data-web-11, wal-web-11",
+                "newer, but partial and so passed over: 08080808",
+            ]
+        );
+    }
+}

@@ -1,0 +1,265 @@
+//! Restores from a repository in memory onto a fake platform: order, gate, and what is taken back.
+
+use super::*;
+use crate::model::entry::{Attrs, Entry, Kind};
+use crate::model::manifest::{ClaimRecord, Manifest};
+use crate::model::mover_job::{ClaimReport, FailureKind, MoverJob, MoverLine, MoverReport, Task};
+use crate::model::set_state::TargetState;
+use crate::monitor::Silent;
+use crate::platform::fake::Fake;
+use crate::repository::index::Index;
+use crate::repository::key::{KeyOrigin, Password};
+use crate::repository::pack::{self, BlobKind};
+use crate::repository::points::{self, sample};
+use crate::repository::snapshot::{self, Snapshot};
+use crate::repository::tree;
+use crate::repository::writer::{Writer, WriterOptions};
+use crate::store::Store;
+
+struct House {
+    restore: Restore,
+    point: Id,
+    cancel: watch::Sender<bool>,
+    log: Arc<std::sync::Mutex<Vec<String>>>,
+}
+
+fn web() -> SetName {
+    "shop/web".parse().unwrap()
+}
+
+/// A point of ordinals 9 to 11, each with one claim of one file `dir/file`.
+async fn sealed(repository: &Repository) -> Id {
+    alone(repository, b"ordinal 11").await;
+    let index = Arc::new(Index::load(repository).await.unwrap());
+    let writer = Writer::new(repository, index, WriterOptions::for_memory(1 << 20));
+    let adding = writer.clone();
+    let (tree, manifest) = tokio::task::spawn_blocking(move || {
+        let mut encoder = adding.encoder().unwrap();
+        let mut put = |kind, plain: &[u8]| adding.add(&mut encoder, kind, plain).unwrap().id;
+        let attrs = |size| Attrs { mode: 0o700, size, links: 1, ..Attrs::default() };
+        let file = |name: &str, id, size| Entry { name: name.into(), kind: Kind::File { content: vec![id] }, attrs: attrs(size) };
+        let dir = |name: &str, id| Entry { name: name.into(), kind: Kind::Dir { subtree: Some(id) }, attrs: attrs(0) };
+        let mut folder = Vec::new();
+        let mut claims: Vec<ClaimRecord> = Vec::new();
+        for ordinal in 9..12 {
+            let text = format!("ordinal {ordinal}");
+            let chunk = put(BlobKind::Data, text.as_bytes());
+            let inner = put(BlobKind::Tree, &tree::encode(&[file("file", chunk, text.len() as u64)]));
+            let root = put(BlobKind::Tree, &tree::encode(&[dir("dir", inner)]));
+            let mut record = sample::claim("data", ordinal);
+            record.tree = Some(root);
+            folder.push(dir(&record.name, root));
+            claims.push(record);
+        }
+        let manifest: Manifest = sample::point(7, &claims).manifest;
+        let plain = serde_json::to_vec(&manifest).unwrap();
+        let chunk = put(BlobKind::Data, &plain);
+        folder.push(file(points::MANIFEST, chunk, plain.len() as u64));
+        folder.sort_by(|a, b| a.name.cmp(&b.name));
+        let set = put(BlobKind::Tree, &tree::encode(&folder));
+        let namespace = put(BlobKind::Tree, &tree::encode(&[dir("web", set)]));
+        (put(BlobKind::Tree, &tree::encode(&[dir("shop", namespace)])), manifest)
+    })
+    .await
+    .unwrap();
+    writer.finish().await.unwrap();
+    let snapshot = Snapshot { time: manifest.started, tree: Some(tree), paths: vec![points::path(&web())], ..Snapshot::default() };
+    snapshot::save(repository, &snapshot).await.unwrap()
+}
+
+/// Puts a chunk into a pack of its own.
+async fn alone(repository: &Repository, chunk: &'static [u8]) {
+    let index = Arc::new(Index::load(repository).await.unwrap());
+    let writer = Writer::new(repository, index, WriterOptions::for_memory(1 << 20));
+    let adding = writer.clone();
+    let add = move || adding.add(&mut adding.encoder().unwrap(), BlobKind::Data, chunk).unwrap();
+    tokio::task::spawn_blocking(add).await.unwrap();
+    writer.finish().await.unwrap();
+}
+
+/// What a mover says that filled everything.
+fn filled(job: &MoverJob) -> Vec<MoverLine> {
+    let Task::Fill(claims) = &job.task else { panic!("asked to save") };
+    let claims = claims.iter().map(|claim| ClaimReport {
+        name: claim.name.clone(),
+        tree: claim.tree,
+        root: claim.root.clone(),
+        files: 1,
+        dirs: 1,
+        bytes: 9,
+        cut: String::new(),
+        problems: Vec::new(),
+    });
+    vec![MoverLine::Report(MoverReport {
+        run: job.run.clone(),
+        ordinal: job.ordinal,
+        total: Progress { files: 1, bytes: 9, ..Progress::default() },
+        claims: claims.collect(),
+        new_packs: Vec::new(),
+        new_indexes: Vec::new(),
+    })]
+}
+
+async fn house(fake: Fake) -> House {
+    let password = Password::generate().unwrap();
+    let repository = Repository::init(Store::memory(), &password, KeyOrigin::default()).await.unwrap();
+    let point = sealed(&repository).await;
+    let log = fake.log.clone();
+    let (cancel, cancelled) = watch::channel(false);
+    let restore = Restore {
+        repository,
+        platform: Arc::new(fake),
+        clock: Clock::system(),
+        monitor: Arc::new(Silent),
+        identity: LockIdentity::this_process(Some("here".into()), "root".into()),
+        cancel: cancelled,
+    };
+    House { restore, point, cancel, log }
+}
+
+fn able() -> Fake {
+    Fake { work: Some(Box::new(filled)), starts: Some([9, 10, 11].into()), ..Fake::default() }
+}
+
+fn one_by_one() -> RestoreOptions {
+    RestoreOptions { parallel: 1, ..RestoreOptions::default() }
+}
+
+fn log(house: &House) -> Vec<String> {
+    house.log.lock().unwrap().clone()
+}
+
+async fn locks(house: &House) -> usize {
+    house.restore.repository.store().list("locks").await.unwrap().len()
+}
+
+#[tokio::test]
+async fn every_ordinal_is_filled_before_the_first_is_started_and_both_in_order() {
+    let house = house(able()).await;
+    let restored = house.restore.run(&web(), &one_by_one()).await.unwrap();
+    let mut expected = Vec::new();
+    for ordinal in 9..12 {
+        expected.extend([format!("open data-web-{ordinal}"), format!("mover {ordinal}"), format!("close data-web-{ordinal}")]);
+    }
+    expected.extend((9..12).map(|ordinal| format!("start {ordinal}")));
+    assert_eq!(log(&house), expected);
+    assert_eq!((restored.point, restored.is_whole(), restored.total.files), (house.point, true, 3));
+    assert_eq!(restored.started, [9, 10, 11].map(Ordinal));
+    assert_eq!(restored.claims.iter().map(|claim| claim.name.as_str()).collect::<Vec<_>>(), ["data-web-9", "data-web-10", "data-web-11"]);
+    assert_eq!(locks(&house).await, 0);
+}
+
+#[tokio::test]
+async fn one_ordinal_that_fails_keeps_all_from_starting_and_is_taken_back() {
+    let work = |job: &MoverJob| match job.ordinal.0 {
+        10 => vec![MoverLine::Failed { error: "the disk is full".into(), hint: None, kind: FailureKind::Failed }],
+        _ => filled(job),
+    };
+    let house = house(Fake { work: Some(Box::new(work)), ..able() }).await;
+    let error = house.restore.run(&web(), &one_by_one()).await.unwrap_err();
+    assert_eq!(log(&house), ["open data-web-9", "mover 9", "close data-web-9", "open data-web-10", "mover 10", "abandon data-web-10"]);
+    assert_eq!(error.kind(), FailureKind::Failed);
+    assert!(error.to_string().ends_with("nothing was started; whole and in place: data-web-9"), "{error}");
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the disk is full (ordinal 10)");
+    assert_eq!(locks(&house).await, 0);
+}
+
+#[tokio::test]
+async fn a_mover_that_filled_in_another_tree_does_not_pass_the_gate() {
+    let work = |job: &MoverJob| {
+        let mut lines = filled(job);
+        if let (11, MoverLine::Report(report)) = (job.ordinal.0, &mut lines[0]) {
+            report.claims[0].tree = Id([7; 32]);
+        }
+        lines
+    };
+    let house = house(Fake { work: Some(Box::new(work)), ..able() }).await;
+    house.restore.run(&web(), &one_by_one()).await.unwrap_err();
+    assert!(log(&house).contains(&"abandon data-web-11".to_owned()));
+    assert!(!log(&house).iter().any(|line| line.starts_with("start")));
+}
+
+#[tokio::test]
+async fn starting_ends_at_the_first_ordinal_that_does_not_get_ready() {
+    let house = house(Fake { starts: Some([9, 11].into()), ..able() }).await;
+    let error = house.restore.run(&web(), &one_by_one()).await.unwrap_err();
+    let starts: Vec<String> = log(&house).into_iter().filter(|line| line.starts_with("start")).collect();
+    assert_eq!(starts, ["start 9", "start 10"]);
+    assert!(error.to_string().contains("restored and proven") && error.to_string().contains("ready: 9"), "{error}");
+    assert!(!log(&house).iter().any(|line| line.starts_with("abandon")), "the data stays");
+}
+
+#[tokio::test]
+async fn started_at_once_every_ordinal_gets_its_chance() {
+    let house = house(Fake { starts: Some([9, 11].into()), ..able() }).await;
+    let options = RestoreOptions { start: StartMode::Parallel, ..one_by_one() };
+    house.restore.run(&web(), &options).await.unwrap_err();
+    assert_eq!(log(&house).iter().filter(|line| line.starts_with("start")).count(), 3);
+}
+
+#[tokio::test]
+async fn an_interrupt_takes_back_what_is_half_filled_and_keeps_what_is_whole() {
+    let work = |job: &MoverJob| if job.ordinal.0 == 9 { filled(job) } else { Vec::new() };
+    let house = house(Fake { work: Some(Box::new(work)), ..able() }).await;
+    let interrupt = async {
+        while !log(&house).contains(&"mover 10".to_owned()) {
+            tokio::task::yield_now().await;
+        }
+        house.cancel.send_replace(true);
+    };
+    let (options, set) = (one_by_one(), web());
+    let (outcome, ()) = tokio::join!(house.restore.run(&set, &options), interrupt);
+    assert_eq!(outcome.unwrap_err().kind(), FailureKind::Interrupted);
+    assert_eq!(log(&house)[3..], ["open data-web-10", "mover 10", "stop 10", "abandon data-web-10"]);
+    assert_eq!(locks(&house).await, 0);
+}
+
+#[tokio::test]
+async fn nothing_is_touched_where_a_pack_of_the_point_is_gone() {
+    let house = house(able()).await;
+    let index = Index::load(&house.restore.repository).await.unwrap();
+    // The chunk of ordinal 11 alone is in a pack of its own: see `sealed`.
+    let place = index.find(BlobKind::Data, &crate::repository::codec::id_of(b"ordinal 11")).unwrap();
+    house.restore.repository.store().delete(&[pack::key(&place.pack)]).await.unwrap();
+    let error = house.restore.run(&web(), &one_by_one()).await.unwrap_err();
+    assert!(matches!(&error, RestoreError::Unproven { count: 1, .. }), "{error}");
+    assert_eq!(log(&house), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_path_restores_that_alone_and_starts_nothing() {
+    let house = house(able()).await;
+    let options = RestoreOptions { paths: vec!["/dir/file".into()], ordinals: vec![Ordinal(10)], ..one_by_one() };
+    let plan = house.restore.plan(&web(), &options).await.unwrap();
+    assert_eq!((plan.paths.clone(), plan.claims.len(), plan.claims[0].bytes), (vec!["dir/file".to_owned()], 1, 10));
+    assert!(matches!(plan.start, PlannedStart::None(_)));
+    let unknown = RestoreOptions { paths: vec!["dir/nothing".into()], ..one_by_one() };
+    let error = house.restore.plan(&web(), &unknown).await.unwrap_err();
+    assert!(matches!(error, RestoreError::Refused(Refusal::NoSuchPath { .. })), "{error}");
+    assert_eq!(log(&house), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_target_that_holds_data_refuses_before_anything_is_touched() {
+    let house = house(Fake { targets: vec![("data-web-10".into(), TargetState::HoldsData)], ..able() }).await;
+    let error = house.restore.run(&web(), &one_by_one()).await.unwrap_err();
+    assert_eq!((error.kind(), log(&house).len()), (FailureKind::Refused, 0));
+    assert!(error.hint().unwrap().contains("--into"));
+}
+
+#[tokio::test]
+async fn a_new_name_reaches_claims_movers_and_starts() {
+    let house = house(able()).await;
+    let options = RestoreOptions { to: Some("test/copy".parse().unwrap()), ordinals: vec![Ordinal(10)], ..one_by_one() };
+    house.restore.run(&web(), &options).await.unwrap();
+    assert_eq!(log(&house), ["open data-copy-10", "mover 10", "close data-copy-10", "start 10"]);
+}
+
+#[test]
+fn a_restore_can_run_on_any_thread() {
+    #[allow(clippy::manual_async_fn, reason = "the bound is what is tested")]
+    fn run(restore: Restore, set: SetName, options: RestoreOptions) -> impl Future<Output = Result<Restored, RestoreError>> + Send {
+        async move { restore.run(&set, &options).await }
+    }
+    let _ = run;
+}
