@@ -61,7 +61,8 @@ impl Password {
 /// A key object as it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct KeyObject {
-    #[serde(default)]
+    // restic cannot read an empty time, but it can do without one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub created: String,
     #[serde(default)]
     pub username: String,

@@ -48,8 +48,9 @@ impl Restic {
         output.stdout
     }
 
+    /// The same as text; bytes that are not UTF-8 are replaced.
     pub fn text<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
-        String::from_utf8(self.run(args)).unwrap()
+        String::from_utf8_lossy(&self.run(args)).into_owned()
     }
 
     pub fn json<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> serde_json::Value {
