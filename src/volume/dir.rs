@@ -436,4 +436,13 @@ mod tests {
         dir.open_file(b"f").unwrap().read(&mut [0; 9]).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().atime(), 0);
     }
+
+    #[test]
+    fn a_folder_on_another_file_system_is_a_mount_point_and_one_on_the_same_is_not() {
+        let root = Dir::open_root(Path::new("/")).unwrap();
+        assert!(root.is_mount_point(&root.stat_of(b"proc").unwrap()));
+        let (temp, dir) = temp();
+        fs::create_dir(temp.path().join("sub")).unwrap();
+        assert!(!dir.is_mount_point(&dir.stat_of(b"sub").unwrap()));
+    }
 }
