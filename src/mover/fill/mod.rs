@@ -1,7 +1,7 @@
 //! Filling: a tree out of the repository into an empty volume.
 //!
 //! One thread walks the trees, makes folders and special files and gathers files into batches ([`plan`]); each batch's chunks are read in
-//! the order of packs with several requests under way; workers decode them and write each chunk to wherever it belongs ([`write`]), in
+//! the order of packs with several requests under way; workers decode them and write each chunk to wherever it belongs ([`mod@write`]), in
 //! any order. Attributes come last: a file's after its last chunk, the folders' at the very end, from the bottom up.
 
 mod plan;
