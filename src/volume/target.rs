@@ -145,26 +145,33 @@ impl Target {
 
     /// The folder, open. The ones used last stay open; others are opened again from their nearest open ancestor.
     pub fn dir(&self, id: DirId) -> Result<Arc<Dir>, VolumeError> {
-        if id == DirId::ROOT {
-            return Ok(self.root.clone());
-        }
-        if let Some(dir) = self.open.get(u64::from(id.0)) {
+        if let Some(dir) = self.kept(id) {
             return Ok(dir);
         }
-        let mut way: Vec<(DirId, Vec<u8>)> = Vec::new();
-        let mut dir = self.root.clone();
-        {
-            let folders = self.folders.read().unwrap_or_else(PoisonError::into_inner);
-            let mut at = id;
-            while let Some(folder) = folders.get(at) {
-                way.push((at, folders.name(folder).to_vec()));
-                at = folder.parent;
-                if let Some(open) = self.open.get(u64::from(at.0)) {
-                    dir = open;
-                    break;
-                }
+        let (from, way) = self.way(&self.folders.read().unwrap_or_else(PoisonError::into_inner), id);
+        self.follow(from, &way)
+    }
+
+    fn kept(&self, id: DirId) -> Option<Arc<Dir>> {
+        if id == DirId::ROOT { Some(self.root.clone()) } else { self.open.get(u64::from(id.0)) }
+    }
+
+    /// The nearest open ancestor, and from there the steps down, the last one first.
+    fn way(&self, folders: &Folders, id: DirId) -> (Arc<Dir>, Vec<(DirId, Vec<u8>)>) {
+        let mut way = Vec::new();
+        let mut at = id;
+        loop {
+            if let Some(open) = self.kept(at) {
+                return (open, way);
             }
+            let Some(folder) = folders.get(at) else { return (self.root.clone(), way) };
+            way.push((at, folders.name(folder).to_vec()));
+            at = folder.parent;
         }
+    }
+
+    fn follow(&self, from: Arc<Dir>, way: &[(DirId, Vec<u8>)]) -> Result<Arc<Dir>, VolumeError> {
+        let mut dir = from;
         for (id, name) in way.iter().rev() {
             dir = self.open.insert(u64::from(id.0), Arc::new(dir.open_child(name)?));
         }
@@ -285,7 +292,8 @@ impl Target {
 
     fn finish_one(&self, folders: &Folders, id: DirId) -> Result<Vec<Problem>, VolumeError> {
         let Some(folder) = folders.get(id) else { return Ok(Vec::new()) };
-        let dir = self.dir(id)?;
+        let (from, way) = self.way(folders, id);
+        let dir = self.follow(from, &way)?;
         let kept = &folder.attrs;
         let attrs = Attrs {
             mode: kept.mode,
