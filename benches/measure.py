@@ -41,14 +41,18 @@ def main():
     result, timeout, command = sys.argv[1], float(sys.argv[2]), sys.argv[3:]
     done, together, late = threading.Event(), [0], []
     begin = time.monotonic()
-    pid = os.posix_spawnp(command[0], command, os.environ, setpgroup=0)
+    pid = os.posix_spawnp(command[0], command, os.environ)
 
     def watch():
         while not done.wait(0.05):
             together[0] = max(together[0], sum(resident(one) for one in tree(pid)))
             if time.monotonic() - begin > timeout and not late:
                 late.append(True)
-                os.killpg(pid, signal.SIGKILL)
+                for one in tree(pid):
+                    try:
+                        os.kill(one, signal.SIGKILL)
+                    except ProcessLookupError:
+                        pass
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

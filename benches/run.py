@@ -51,7 +51,7 @@ def work_folder(scale):
     need = int(16e9 * scale)
     memory = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in open("/proc/meminfo")}
     shm = Path("/dev/shm")
-    if shm.is_dir() and (shm / "keepset-bench").exists() or (shutil.disk_usage(shm).free > need and memory["MemAvailable"] > need + 2e9):
+    if (shm / "keepset-bench").exists() or (shm.is_dir() and shutil.disk_usage(shm).free > need and memory["MemAvailable"] > need + 2e9):
         return shm / "keepset-bench"
     return Path("/var/tmp/keepset-bench")
 
