@@ -11,6 +11,7 @@
 //! - 0 `model`, `clock`, `monitor`: nouns and the two seams that every floor may use
 
 pub mod backup;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod model;

@@ -12,5 +12,5 @@ mod validate;
 pub use error::ConfigError;
 pub use load::{load, parse};
 pub use settings::{Defaults, Match, OrderOfSaving, Repository, Retention, SetSettings, Settings, Start, StartPolicy};
-pub use units::{Percent, Size, Span};
+pub use units::{CalendarSpan, Percent, Size, Span};
 pub use validate::validate;

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::units::CalendarSpan;
 use crate::config::units::Size;
 use crate::config::units::Span;
+use crate::retention::Policy;
 
 /// The whole file. Every part may be left out: flags and environment can say the same.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -59,7 +61,23 @@ pub struct Retention {
     pub monthly: Option<u32>,
     pub yearly: Option<u32>,
     /// Everything younger than this, counted back from the newest point.
-    pub within: Option<Span>,
+    pub within: Option<CalendarSpan>,
+}
+
+impl Retention {
+    /// The same in retention's words; a rule that is left out is no rule.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            last: self.keep_last.unwrap_or(0),
+            hourly: self.hourly.unwrap_or(0),
+            daily: self.daily.unwrap_or(0),
+            weekly: self.weekly.unwrap_or(0),
+            monthly: self.monthly.unwrap_or(0),
+            yearly: self.yearly.unwrap_or(0),
+            within: self.within.map(|span| span.0),
+            ..Policy::default()
+        }
+    }
 }
 
 /// One set: how it is found and what is special about it.
@@ -70,6 +88,9 @@ pub struct SetSettings {
     pub matches: Match,
     /// Outside Kubernetes: the folder that holds one folder per claim.
     pub from: Option<PathBuf>,
+    /// Claim templates outside Kubernetes, where they are not to be read from the folders' names.
+    #[serde(default)]
+    pub templates: Vec<String>,
     /// The first ordinal, where it is not the lowest that has a folder.
     pub start_ordinal: Option<u32>,
     /// How many ordinals there should be, where it is not as many as have folders.

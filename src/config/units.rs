@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::retention;
+
 /// A number of bytes: `64MiB`, `1.5 GB`, `4096`. Binary units (`KiB MiB GiB TiB`, or `K M G T`) count in 1024, decimal ones (`kB MB GB TB`) in 1000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "Text", into = "String")]
@@ -15,6 +17,11 @@ pub struct Size(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "Text", into = "String")]
 pub struct Span(pub Duration);
+
+/// A span by the calendar, as retention counts: `7d`, `1y5m7d2h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Text", into = "String")]
+pub struct CalendarSpan(pub retention::Span);
 
 /// A share of a hundred, more than 0 and at most 100: `5%`, `2.5`.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
@@ -94,6 +101,20 @@ impl fmt::Display for Span {
     }
 }
 
+impl FromStr for CalendarSpan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.trim().parse().map(CalendarSpan).map_err(|error: retention::BadSpan| error.to_string())
+    }
+}
+
+impl fmt::Display for CalendarSpan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl FromStr for Percent {
     type Err = String;
 
@@ -127,7 +148,7 @@ macro_rules! as_text {
         }
     )* };
 }
-as_text!(Size, Span, Percent);
+as_text!(Size, Span, CalendarSpan, Percent);
 
 #[cfg(test)]
 mod tests {

@@ -59,6 +59,9 @@ fn one_set(key: &str, set: &SetSettings) -> Result<SetName, ConfigError> {
         SetName::new(&set.matches.namespace, &set.matches.name).or_else(|e| invalid(&format!("{key}.match"), e.to_string(), None))?;
     parallel(&format!("{key}.parallel"), set.parallel)?;
     retention(&format!("{key}.retention"), set.retention.as_ref())?;
+    if let Some(template) = set.templates.iter().find(|template| !is_dns_name(template)) {
+        return invalid(&format!("{key}.templates"), format!("`{template}` is not a name that Kubernetes would take"), None);
+    }
     if set.replicas == Some(0) {
         return invalid(&format!("{key}.replicas"), "0 leaves nothing to back up".to_owned(), None);
     }
@@ -88,9 +91,8 @@ fn parallel(key: &str, parallel: Option<u32>) -> Result<(), ConfigError> {
 }
 
 fn retention(key: &str, retention: Option<&Retention>) -> Result<(), ConfigError> {
-    let Some(r) = retention else { return Ok(()) };
-    let counts = [r.keep_last, r.hourly, r.daily, r.weekly, r.monthly, r.yearly];
-    if counts.iter().all(|count| count.unwrap_or(0) == 0) && r.within.is_none_or(|span| span.0.is_zero()) {
+    let Some(rules) = retention else { return Ok(()) };
+    if rules.policy().keeps_nothing() {
         return invalid(key, "keeps nothing".to_owned(), Some("name at least one of keepLast, hourly … yearly, within".to_owned()));
     }
     Ok(())

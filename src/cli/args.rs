@@ -1,0 +1,96 @@
+//! What can be said on the command line: the global flags and the list of verbs. Each verb's own flags stand in the verb's file.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::cli::completions;
+use crate::config::Size;
+
+/// Backs up and restores the volumes of StatefulSets as one thing: every ordinal, every claim, one recovery point.
+#[derive(Debug, Parser)]
+#[command(
+    name = "keepset",
+    version,
+    disable_help_subcommand = true,
+    long_about = "Backs up and restores the volumes of StatefulSets as one thing: every ordinal, every claim, one recovery point.\n\n\
+        Examples:\n  \
+        keepset demo                                        see all of it happen, in seconds\n  \
+        keepset --repo /srv/backups init                    make a repository\n  \
+        keepset backup shop/web --from /srv/shop/web        one point of every ordinal of the set shop/web\n  \
+        keepset list                                        the points there are\n  \
+        keepset restore shop/web --into /srv/restored       bring the latest back, ordinal by ordinal",
+    after_long_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 finished but something could not be read, 10 no repository,\n\
+        11 held by another, 12 wrong password, 13 refused by a safety rule, 130 interrupted."
+)]
+pub struct Args {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Flags that every verb understands.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// The repository: a path, file://, s3://bucket/prefix, gs:// or az://
+    #[arg(long, short = 'r', global = true, env = "KEEPSET_REPOSITORY", value_name = "LOCATION", hide_env_values = true)]
+    pub repo: Option<String>,
+
+    /// Settings; /etc/keepset/keepset.yaml where it exists
+    #[arg(long, global = true, env = "KEEPSET_CONFIG", value_name = "FILE", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+
+    /// A file whose first line is the repository's password; see also KEEPSET_PASSWORD_FILE, _COMMAND and KEEPSET_PASSWORD
+    #[arg(long, global = true, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+
+    /// Where the sets live; the machine's name outside Kubernetes
+    #[arg(long, global = true, env = "KEEPSET_CLUSTER", value_name = "NAME", hide_env_values = true)]
+    pub cluster: Option<String>,
+
+    /// What buffers, packs and index of a run may take together, such as 64MiB
+    #[arg(long, global = true, env = "KEEPSET_MEMORY", value_name = "SIZE", hide_env_values = true)]
+    pub memory: Option<Size>,
+
+    /// Answer with JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Tell only what goes wrong
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+
+    /// Log what is being done; twice in detail, three times everything (or KEEPSET_LOG=filter)
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Completions(completions::Completions),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn no_flag_takes_a_password_as_its_value() {
+        fn flags(command: &clap::Command, found: &mut Vec<String>) {
+            found.extend(command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)));
+            command.get_subcommands().for_each(|sub| flags(sub, found));
+        }
+        let mut found = Vec::new();
+        flags(&Args::command(), &mut found);
+        assert!(found.iter().all(|flag| !flag.ends_with("password")), "{found:?}");
+    }
+}

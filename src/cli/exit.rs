@@ -1,0 +1,72 @@
+//! The one table of exit codes, and which error leads to which.
+
+use crate::cli::error::CliError;
+use crate::config::ConfigError;
+use crate::retention::RetentionError;
+use crate::telemetry::BadFilter;
+
+/// How the program ends. The numbers are a promise; `docs/exit-codes.md` lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitCode {
+    Done = 0,
+    Failed = 1,
+    /// Arguments or settings that make no sense.
+    Usage = 2,
+    /// Finished, but something could not be read (the point is partial) or not every attribute could be set.
+    Partial = 3,
+    NoRepository = 10,
+    /// Somebody else holds it.
+    Locked = 11,
+    WrongPassword = 12,
+    /// A safety rule says no; the text names the flag that overrides it.
+    Refused = 13,
+    Interrupted = 130,
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        std::process::ExitCode::from(code as u8)
+    }
+}
+
+/// What an error means to the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub code: ExitCode,
+    pub hint: Option<String>,
+}
+
+/// The outermost cause that says something decides, for the code and for the hint each.
+pub fn judge(error: &anyhow::Error) -> Verdict {
+    let mut verdict = Verdict { code: ExitCode::Failed, hint: None };
+    let mut decided = false;
+    for cause in error.chain() {
+        let Some((code, hint)) = known(cause) else { continue };
+        if !decided && let Some(code) = code {
+            verdict.code = code;
+            decided = true;
+        }
+        if verdict.hint.is_none() {
+            verdict.hint = hint;
+        }
+    }
+    verdict
+}
+
+type Known = (Option<ExitCode>, Option<String>);
+
+fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Known> {
+    if let Some(error) = cause.downcast_ref::<CliError>() {
+        return Some((Some(error.code()), error.hint()));
+    }
+    if let Some(error) = cause.downcast_ref::<ConfigError>() {
+        return Some((Some(ExitCode::Usage), error.hint()));
+    }
+    if let Some(error) = cause.downcast_ref::<BadFilter>() {
+        return Some((Some(ExitCode::Usage), error.hint()));
+    }
+    if let Some(error) = cause.downcast_ref::<RetentionError>() {
+        return Some((Some(ExitCode::Usage), error.hint()));
+    }
+    None
+}

@@ -1,0 +1,63 @@
+//! The command line: arguments in, exit code out. One file per verb; what they share is wiring and output.
+
+mod args;
+mod completions;
+mod error;
+mod exit;
+mod output;
+mod progress;
+mod secret;
+mod stop;
+mod table;
+mod wire;
+mod words;
+
+pub use exit::ExitCode;
+
+use std::ffi::OsString;
+
+use clap::Parser;
+
+use crate::cli::args::{Args, Verb};
+use crate::cli::output::Output;
+use crate::cli::wire::Wire;
+use crate::telemetry;
+
+/// Runs one command line from its arguments (the program's name first) to its exit code, and prints what there is to say.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(arguments) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version come as errors too, and go to standard output.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
+        }
+    };
+    let output = Output::new(args.global.json, args.global.quiet, colours());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output.failure(&anyhow::Error::new(error).context("cannot start worker threads")),
+    };
+    let code = match runtime.block_on(run(args, output)) {
+        Ok(code) => code,
+        Err(error) => output.failure(&error),
+    };
+    // Reads that were given up must not hold the process.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run(args: Args, output: Output) -> anyhow::Result<ExitCode> {
+    let filter = std::env::var("KEEPSET_LOG").or_else(|_| std::env::var("RUST_LOG")).ok();
+    telemetry::start(&telemetry::Settings { filter, verbosity: args.global.verbose, plain: !colours() })?;
+    let wire = Wire::new(args.global, output)?;
+    match args.verb {
+        Verb::Completions(args) => completions::run(&args, output),
+    }
+}
+
+/// Whether the environment allows colours: <https://no-color.org>, and terminals that know none.
+fn colours() -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}

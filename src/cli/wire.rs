@@ -1,0 +1,110 @@
+//! From flags, environment and settings to the components that a verb works with. The environment is read here and in `secret`, nowhere else.
+
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::cli::args::Global;
+use crate::cli::error::CliError;
+use crate::cli::output::Output;
+use crate::cli::secret::{Source, Sources};
+use crate::clock::Clock;
+use crate::config::{self, Settings, Size};
+use crate::model::set::is_dns_name;
+
+/// Read where no settings file is named.
+const DEFAULT_CONFIG: &str = "/etc/keepset/keepset.yaml";
+/// What a run may take where nobody says otherwise.
+const DEFAULT_MEMORY: u64 = 64 << 20;
+const LEAST_MEMORY: u64 = 32 << 20;
+
+/// Everything a verb is wired from.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    pub output: Output,
+    pub settings: Settings,
+    pub clock: Clock,
+    global: Global,
+}
+
+impl Wire {
+    /// Loads the settings and lays flags and environment over them.
+    pub fn new(global: Global, output: Output) -> anyhow::Result<Self> {
+        let mut settings = match &global.config {
+            Some(path) => config::load(path)?,
+            None if Path::new(DEFAULT_CONFIG).exists() => config::load(Path::new(DEFAULT_CONFIG))?,
+            None => Settings::default(),
+        };
+        if let Some(url) = &global.repo {
+            settings.repository.url = Some(url.clone());
+        }
+        if let Some(cluster) = &global.cluster {
+            settings.cluster = Some(cluster.clone());
+        }
+        if let Some(memory) = global.memory {
+            settings.defaults.memory = Some(memory);
+        }
+        config::validate(&settings)?;
+        Ok(Wire { output, settings, clock: Clock::system(), global })
+    }
+
+    /// The repository's location as the user wrote it.
+    pub fn location(&self) -> Result<&str, CliError> {
+        self.settings.repository.url.as_deref().filter(|url| !url.is_empty()).ok_or_else(|| {
+            CliError::usage("no repository is given", "give --repo LOCATION, set KEEPSET_REPOSITORY, or repository.url in the settings")
+        })
+    }
+
+    /// Where the password is read.
+    pub fn password_source(&self) -> Result<Source, CliError> {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let sources = Sources {
+            flag_file: self.global.password_file.clone(),
+            env_file: set("KEEPSET_PASSWORD_FILE").map(PathBuf::from),
+            env_command: set("KEEPSET_PASSWORD_COMMAND").map(|text| text.to_string_lossy().into_owned()),
+            env_value: set("KEEPSET_PASSWORD").is_some(),
+        };
+        sources.choose(&self.settings.repository)
+    }
+
+    /// The password itself.
+    pub fn password(&self) -> Result<Zeroizing<String>, CliError> {
+        self.password_source()?.read()
+    }
+
+    /// The cluster's name: as given, else the machine's.
+    pub fn cluster(&self) -> Result<String, CliError> {
+        if let Some(cluster) = &self.settings.cluster {
+            return Ok(cluster.clone());
+        }
+        let name = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+        if is_dns_name(&name) {
+            return Ok(name);
+        }
+        Err(CliError::usage(
+            format!("the machine's name `{name}` cannot name a cluster"),
+            "give --cluster NAME, or cluster in the settings",
+        ))
+    }
+
+    /// Bytes that a run may take: as given, else 64 MiB, or half of the cgroup's limit where that is less.
+    pub fn memory(&self) -> u64 {
+        if let Some(Size(bytes)) = self.settings.defaults.memory {
+            return bytes;
+        }
+        let limit = cgroup_limit().unwrap_or(u64::MAX);
+        (limit / 2).clamp(LEAST_MEMORY, DEFAULT_MEMORY)
+    }
+}
+
+/// The memory limit of this process's control group, version 2 or 1; `None` where there is none.
+fn cgroup_limit() -> Option<u64> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let files = [
+        format!("/sys/fs/cgroup/{own}/memory.max"),
+        "/sys/fs/cgroup/memory.max".into(),
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes".into(),
+    ];
+    files.iter().find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok())
+}
