@@ -4,7 +4,17 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::cli::completions;
+use crate::cli::completions::Completions;
+use crate::cli::diff::Diff;
+use crate::cli::dump::Dump;
+use crate::cli::forget::Forget;
+use crate::cli::init::Init;
+use crate::cli::list::List;
+use crate::cli::ls::Ls;
+use crate::cli::password::PasswordArgs;
+use crate::cli::show::Show;
+use crate::cli::status::Status;
+use crate::cli::unlock::Unlock;
 use crate::config::Size;
 
 /// Backs up and restores the volumes of StatefulSets as one thing: every ordinal, every claim, one recovery point.
@@ -69,7 +79,17 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    Completions(completions::Completions),
+    Init(Init),
+    Status(Status),
+    List(List),
+    Show(Show),
+    Ls(Ls),
+    Diff(Diff),
+    Dump(Dump),
+    Forget(Forget),
+    Password(PasswordArgs),
+    Unlock(Unlock),
+    Completions(Completions),
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use crate::cli::error::CliError;
 use crate::config::ConfigError;
+use crate::repository::error::RepositoryError;
+use crate::repository::select::ChoiceError;
 use crate::retention::RetentionError;
+use crate::store::{ErrorKind, LocationError, StoreError};
 use crate::telemetry::BadFilter;
 
 /// How the program ends. The numbers are a promise; `docs/exit-codes.md` lists them.
@@ -68,5 +71,29 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Known> {
     if let Some(error) = cause.downcast_ref::<RetentionError>() {
         return Some((Some(ExitCode::Usage), error.hint()));
     }
+    if let Some(error) = cause.downcast_ref::<LocationError>() {
+        return Some((Some(ExitCode::Usage), error.hint()));
+    }
+    if let Some(error) = cause.downcast_ref::<ChoiceError>() {
+        let code = if error.is_refusal() { ExitCode::Refused } else { ExitCode::Failed };
+        return Some((Some(code), error.hint()));
+    }
+    if let Some(error) = cause.downcast_ref::<RepositoryError>() {
+        return Some((of_repository(error), error.hint()));
+    }
+    if let Some(error) = cause.downcast_ref::<StoreError>() {
+        let nowhere = matches!(error.kind, ErrorKind::NoSuchFolder | ErrorKind::NoSuchBucket);
+        return Some((nowhere.then_some(ExitCode::NoRepository), error.hint()));
+    }
     None
+}
+
+fn of_repository(error: &RepositoryError) -> Option<ExitCode> {
+    Some(match error {
+        RepositoryError::NoRepository { .. } => ExitCode::NoRepository,
+        RepositoryError::WrongPassword { .. } => ExitCode::WrongPassword,
+        RepositoryError::Locked { .. } | RepositoryError::LockLost { .. } => ExitCode::Locked,
+        RepositoryError::AlreadyThere { .. } | RepositoryError::Refused { .. } => ExitCode::Refused,
+        _ => return None,
+    })
 }

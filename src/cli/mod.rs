@@ -2,13 +2,25 @@
 
 mod args;
 mod completions;
+mod diff;
+mod dump;
+mod entries;
 mod error;
 mod exit;
+mod forget;
+mod init;
+mod list;
+mod ls;
 mod output;
+mod password;
 mod progress;
 mod secret;
+mod show;
+mod status;
 mod stop;
 mod table;
+mod unlock;
+mod view;
 mod wire;
 mod words;
 
@@ -20,6 +32,7 @@ use clap::Parser;
 
 use crate::cli::args::{Args, Verb};
 use crate::cli::output::Output;
+use crate::cli::stop::unless_stopped;
 use crate::cli::wire::Wire;
 use crate::telemetry;
 
@@ -50,8 +63,22 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn run(args: Args, output: Output) -> anyhow::Result<ExitCode> {
     let filter = std::env::var("KEEPSET_LOG").or_else(|_| std::env::var("RUST_LOG")).ok();
     telemetry::start(&telemetry::Settings { filter, verbosity: args.global.verbose, plain: !colours() })?;
+    if let Verb::Completions(args) = &args.verb {
+        return completions::run(args, output);
+    }
     let wire = Wire::new(args.global, output)?;
+    let stop = stop::listen(output)?;
     match args.verb {
+        Verb::Init(args) => unless_stopped(stop, init::run(&args, &wire)).await,
+        Verb::Status(args) => unless_stopped(stop, status::run(&args, &wire)).await,
+        Verb::List(args) => unless_stopped(stop, list::run(&args, &wire)).await,
+        Verb::Show(args) => unless_stopped(stop, show::run(&args, &wire)).await,
+        Verb::Ls(args) => unless_stopped(stop, ls::run(&args, &wire)).await,
+        Verb::Diff(args) => unless_stopped(stop, diff::run(&args, &wire)).await,
+        Verb::Dump(args) => unless_stopped(stop, dump::run(&args, &wire)).await,
+        Verb::Forget(args) => forget::run(&args, &wire, stop).await,
+        Verb::Password(args) => unless_stopped(stop, password::run(&args, &wire)).await,
+        Verb::Unlock(args) => unless_stopped(stop, unlock::run(&args, &wire)).await,
         Verb::Completions(args) => completions::run(&args, output),
     }
 }

@@ -1,6 +1,6 @@
 //! Where the repository's password comes from: a file, a program or a variable, never the value of a flag.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::error::CliError;
 use crate::config;
+use crate::repository::key::Password;
 
 /// The longest password that is taken; a longer file is some other file.
 const LIMIT: u64 = 64 << 10;
@@ -71,7 +72,7 @@ fn words(command: &str) -> Result<Vec<String>, CliError> {
 
 impl Source {
     /// The password: the first line of what the source holds.
-    pub fn read(&self) -> Result<Zeroizing<String>, CliError> {
+    pub fn read(&self) -> Result<Password, CliError> {
         let (bytes, from) = match self {
             Source::File(path) => (read_file(path)?, format!("password file {}", path.display())),
             Source::Command(command) => (run(command)?, format!("password command `{}`", command[0])),
@@ -80,13 +81,9 @@ impl Source {
                 (Zeroizing::new(value.into_bytes()), "KEEPSET_PASSWORD".to_owned())
             }
         };
-        first_line(&bytes).ok_or_else(|| CliError::Failed { message: format!("{from} holds no password"), hint: None })
+        let line = first_line(&bytes).ok_or_else(|| CliError::Failed { message: format!("{from} holds no password"), hint: None })?;
+        Ok(Password::chosen(line.to_vec()))
     }
-}
-
-/// The first line of the file.
-pub fn read_password_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
-    Source::File(path.to_owned()).read()
 }
 
 fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, CliError> {
@@ -111,11 +108,26 @@ fn run(command: &[String]) -> Result<Zeroizing<Vec<u8>>, CliError> {
     if status.success() { Ok(bytes) } else { Err(failed(format!("failed with {status}"))) }
 }
 
-fn first_line(bytes: &[u8]) -> Option<Zeroizing<String>> {
+fn first_line(bytes: &[u8]) -> Option<&[u8]> {
     let line = bytes.split(|byte| *byte == b'\n').next()?;
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let text = std::str::from_utf8(line).ok()?;
-    (!text.is_empty()).then(|| Zeroizing::new(text.to_owned()))
+    (!line.is_empty()).then_some(line)
+}
+
+/// Writes a new random password to a new file that only its owner can read, and returns once it is on disk.
+pub fn generate(path: &Path) -> Result<Password, CliError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let failed = |e: std::io::Error| {
+        let hint = (e.kind() == std::io::ErrorKind::AlreadyExists).then(|| "use that password, or name another file".to_owned());
+        CliError::Failed { message: format!("cannot write password file {}: {e}", path.display()), hint }
+    };
+    let password = Password::generate().map_err(|e| CliError::Failed { message: e.to_string(), hint: None })?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(password.reveal()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all()).map_err(failed)?;
+    // The name must survive a crash as well: a repository whose password is gone is worth nothing.
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    Ok(password)
 }
 
 #[cfg(test)]
@@ -140,16 +152,29 @@ mod tests {
     }
 
     #[test]
+    fn a_generated_password_is_read_back_and_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        let made = generate(&file).unwrap();
+        assert_eq!(Source::File(file.clone()).read().unwrap().reveal(), made.reveal());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(generate(&file).unwrap_err().hint().is_some());
+        assert_eq!(Source::File(file).read().unwrap().reveal(), made.reveal());
+    }
+
+    #[test]
     fn only_the_first_line_counts_and_an_empty_one_is_none() {
-        assert_eq!(first_line(b"secret\r\nmore").unwrap().as_str(), "secret");
-        assert_eq!(first_line(b"with space ").unwrap().as_str(), "with space ");
-        assert!(first_line(b"\nsecret").is_none() && first_line(b"").is_none() && first_line(b"\xff").is_none());
+        assert_eq!(first_line(b"secret\r\nmore").unwrap(), b"secret");
+        assert_eq!(first_line(b"with space ").unwrap(), b"with space ");
+        assert_eq!(first_line(b"not utf-8: \xff").unwrap(), b"not utf-8: \xff");
+        assert!(first_line(b"\nsecret").is_none() && first_line(b"").is_none());
     }
 
     #[test]
     fn a_password_command_is_run_without_a_shell_and_must_succeed() {
         let run = |words: &[&str]| Source::Command(words.iter().map(|w| (*w).to_owned()).collect()).read();
-        assert_eq!(run(&["printf", "%s", "$HOME"]).unwrap().as_str(), "$HOME");
+        assert_eq!(run(&["printf", "%s", "$HOME"]).unwrap().reveal(), b"$HOME");
         assert!(run(&["false"]).unwrap_err().to_string().starts_with("password command `false` failed"));
         assert!(run(&["/nowhere/to/be/found"]).is_err());
     }

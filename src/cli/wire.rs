@@ -1,16 +1,25 @@
 //! From flags, environment and settings to the components that a verb works with. The environment is read here and in `secret`, nowhere else.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use zeroize::Zeroizing;
+use chrono::SecondsFormat;
 
 use crate::cli::args::Global;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::secret::{Source, Sources};
 use crate::clock::Clock;
-use crate::config::{self, Settings, Size};
-use crate::model::set::is_dns_name;
+use crate::config::{self, SetSettings, Settings, Size, Span};
+use crate::model::set::{SetName, is_dns_name};
+use crate::repository::Repository;
+use crate::repository::index::Index;
+use crate::repository::key::{KeyOrigin, Password};
+use crate::repository::lock::{LockIdentity, LockOptions};
+use crate::repository::reader::Reader;
+use crate::store::{Location, Store};
 
 /// Read where no settings file is named.
 const DEFAULT_CONFIG: &str = "/etc/keepset/keepset.yaml";
@@ -68,8 +77,64 @@ impl Wire {
     }
 
     /// The password itself.
-    pub fn password(&self) -> Result<Zeroizing<String>, CliError> {
-        self.password_source()?.read()
+    pub fn password(&self) -> anyhow::Result<Password> {
+        Ok(self.password_source()?.read()?)
+    }
+
+    /// The location, parsed.
+    pub fn parsed_location(&self) -> anyhow::Result<Location> {
+        Ok(self.location()?.parse()?)
+    }
+
+    /// The store that holds the repository. Nothing is asked of it yet.
+    pub fn store(&self) -> anyhow::Result<Store> {
+        Ok(Store::open(&self.parsed_location()?, &store_variables())?)
+    }
+
+    /// The store of a repository that is about to be made: a folder on disk is created.
+    pub fn new_store(&self) -> anyhow::Result<Store> {
+        Ok(Store::create(&self.parsed_location()?, &store_variables())?)
+    }
+
+    /// The repository, opened with the user's password.
+    pub async fn repository(&self) -> anyhow::Result<Repository> {
+        // The location comes first: whoever gave none should not be asked for a password.
+        let store = self.store()?;
+        let password = self.password()?;
+        Ok(Repository::open(store, &password).await?)
+    }
+
+    /// The repository with its index, ready to be read. Snapshots are to be listed before this is called again.
+    pub async fn reader(&self) -> anyhow::Result<Reader> {
+        let repository = self.repository().await?;
+        let index = Index::load(&repository).await?;
+        Ok(Reader::new(&repository, Arc::new(index)))
+    }
+
+    /// What the settings say of one set.
+    pub fn set_settings(&self, set: &SetName) -> Option<&SetSettings> {
+        self.settings.sets.iter().find(|settings| settings.matches.namespace == set.namespace && settings.matches.name == set.name)
+    }
+
+    /// Who makes keys and locks.
+    pub fn identity(&self) -> LockIdentity {
+        LockIdentity::this_process(None, username())
+    }
+
+    pub fn lock_options(&self, wait: Duration) -> LockOptions {
+        LockOptions { identity: self.identity(), wait, clock: self.clock.clone() }
+    }
+
+    /// Who makes a key, and when.
+    pub fn origin(&self) -> KeyOrigin {
+        let identity = self.identity();
+        let created = self.clock.local().to_rfc3339_opts(SecondsFormat::Nanos, false);
+        KeyOrigin { created, username: identity.username, hostname: identity.hostname }
+    }
+
+    /// How long to wait for locks of others: the flag, else the settings, else ten minutes.
+    pub fn wait_lock(&self, flag: Option<Span>) -> Duration {
+        flag.or(self.settings.defaults.wait_lock).map_or(Duration::from_secs(600), |span| span.0)
     }
 
     /// The cluster's name: as given, else the machine's.
@@ -95,6 +160,20 @@ impl Wire {
         let limit = cgroup_limit().unwrap_or(u64::MAX);
         (limit / 2).clamp(LEAST_MEMORY, DEFAULT_MEMORY)
     }
+}
+
+/// The variables from which stores take endpoints, regions and keys.
+fn store_variables() -> HashMap<String, String> {
+    let ours = |name: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix));
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| ours(name))
+        .collect()
+}
+
+/// The user's name for locks and keys, where people read it.
+fn username() -> String {
+    ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty())).unwrap_or_default()
 }
 
 /// The memory limit of this process's control group, version 2 or 1; `None` where there is none.

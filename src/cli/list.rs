@@ -1,0 +1,80 @@
+//! `keepset list`: the points there are.
+
+use serde::Serialize;
+
+use crate::cli::exit::ExitCode;
+use crate::cli::output::Output;
+use crate::cli::table::Table;
+use crate::cli::view::{ForeignView, PointView, consistency};
+use crate::cli::wire::Wire;
+use crate::cli::words;
+use crate::model::set::SetName;
+use crate::repository::points::{Points, list_points};
+
+/// List the points there are, oldest first
+///
+/// Examples:
+///   keepset list
+///   keepset list shop/web
+///   keepset list --json | jq -r '.points[] | select(.complete) | .id'
+#[derive(Clone, Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct List {
+    /// Only points of this set
+    #[arg(value_name = "NAMESPACE/NAME")]
+    set: Option<SetName>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed {
+    points: Vec<PointView>,
+    foreign: Vec<ForeignView>,
+}
+
+/// Lists points, and snapshots of other programs after them.
+pub async fn run(args: &List, wire: &Wire) -> anyhow::Result<ExitCode> {
+    let points = list_points(&wire.reader().await?, args.set.as_ref()).await?;
+    let listed = Listed {
+        points: points.points.iter().map(PointView::of).collect(),
+        foreign: points.foreign.iter().filter(|_| args.set.is_none()).map(ForeignView::of).collect(),
+    };
+    if wire.output.is_json() {
+        wire.output.json(&listed)?;
+    } else {
+        text(&listed, &points, wire.output)?;
+    }
+    Ok(ExitCode::Done)
+}
+
+fn text(listed: &Listed, points: &Points, output: Output) -> anyhow::Result<()> {
+    if listed.points.is_empty() {
+        output.note("there is no point yet");
+    } else {
+        let mut table = Table::new(&["id", "time", "set", "cluster", "state", "consistency", ">claims", ">files", ">size"]);
+        for (view, stored) in listed.points.iter().zip(&points.points) {
+            table.row([
+                view.id.short(),
+                words::time(stored.point.time),
+                view.set.to_string(),
+                view.cluster.clone(),
+                view.state().to_owned(),
+                consistency(view.consistency).to_owned(),
+                view.claims.to_string(),
+                view.files.to_string(),
+                words::bytes(view.bytes),
+            ]);
+        }
+        output.table(&table)?;
+    }
+    if !listed.foreign.is_empty() {
+        output.note(&format!("{} that are no points:", words::count(listed.foreign.len() as u64, "snapshot", "snapshots")));
+        let mut table = Table::new(&["id", "time", "host", "paths", "note"]);
+        for view in &listed.foreign {
+            let time = view.time.get(..19).unwrap_or(&view.time).replace('T', " ");
+            table.row([view.id.short(), time, view.hostname.clone(), view.paths.join(" "), view.reason.clone().unwrap_or_default()]);
+        }
+        output.table(&table)?;
+    }
+    Ok(())
+}
