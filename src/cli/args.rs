@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+use crate::cli::backup::BackupArgs;
 use crate::cli::completions::Completions;
 use crate::cli::diff::Diff;
 use crate::cli::dump::Dump;
@@ -12,6 +13,7 @@ use crate::cli::init::Init;
 use crate::cli::list::List;
 use crate::cli::ls::Ls;
 use crate::cli::password::PasswordArgs;
+use crate::cli::restore::RestoreArgs;
 use crate::cli::show::Show;
 use crate::cli::status::Status;
 use crate::cli::unlock::Unlock;
@@ -60,7 +62,7 @@ pub struct Global {
     #[arg(long, global = true, env = "KEEPSET_CLUSTER", value_name = "NAME", hide_env_values = true)]
     pub cluster: Option<String>,
 
-    /// What buffers, packs and index of a run may take together, such as 64MiB
+    /// What buffers, packs and index of each worker may take together, such as 64MiB
     #[arg(long, global = true, env = "KEEPSET_MEMORY", value_name = "SIZE", hide_env_values = true)]
     pub memory: Option<Size>,
 
@@ -80,12 +82,14 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     Init(Init),
+    Backup(BackupArgs),
     Status(Status),
     List(List),
     Show(Show),
     Ls(Ls),
     Diff(Diff),
     Dump(Dump),
+    Restore(RestoreArgs),
     Forget(Forget),
     Password(PasswordArgs),
     Unlock(Unlock),

@@ -1,9 +1,12 @@
 //! The one table of exit codes, and which error leads to which.
 
+use crate::backup::BackupError;
 use crate::cli::error::CliError;
 use crate::config::ConfigError;
+use crate::model::mover_job::FailureKind;
 use crate::repository::error::RepositoryError;
 use crate::repository::select::ChoiceError;
+use crate::restore::RestoreError;
 use crate::retention::RetentionError;
 use crate::store::{ErrorKind, LocationError, StoreError};
 use crate::telemetry::BadFilter;
@@ -78,6 +81,12 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Known> {
         let code = if error.is_refusal() { ExitCode::Refused } else { ExitCode::Failed };
         return Some((Some(code), error.hint()));
     }
+    if let Some(error) = cause.downcast_ref::<BackupError>() {
+        return Some((Some(of_failure(error.kind())), error.hint()));
+    }
+    if let Some(error) = cause.downcast_ref::<RestoreError>() {
+        return Some((Some(of_failure(error.kind())), error.hint()));
+    }
     if let Some(error) = cause.downcast_ref::<RepositoryError>() {
         return Some((of_repository(error), error.hint()));
     }
@@ -86,6 +95,16 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Known> {
         return Some((nowhere.then_some(ExitCode::NoRepository), error.hint()));
     }
     None
+}
+
+/// What a worker's failure means for the whole.
+pub fn of_failure(kind: FailureKind) -> ExitCode {
+    match kind {
+        FailureKind::Failed => ExitCode::Failed,
+        FailureKind::Refused => ExitCode::Refused,
+        FailureKind::Locked => ExitCode::Locked,
+        FailureKind::Interrupted => ExitCode::Interrupted,
+    }
 }
 
 fn of_repository(error: &RepositoryError) -> Option<ExitCode> {

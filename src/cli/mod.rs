@@ -1,6 +1,7 @@
 //! The command line: arguments in, exit code out. One file per verb; what they share is wiring and output.
 
 mod args;
+mod backup;
 mod completions;
 mod diff;
 mod dump;
@@ -14,6 +15,7 @@ mod ls;
 mod output;
 mod password;
 mod progress;
+mod restore;
 mod secret;
 mod show;
 mod status;
@@ -70,12 +72,14 @@ async fn run(args: Args, output: Output) -> anyhow::Result<ExitCode> {
     let stop = stop::listen(output)?;
     match args.verb {
         Verb::Init(args) => unless_stopped(stop, init::run(&args, &wire)).await,
+        Verb::Backup(args) => backup::run(&args, &wire, stop).await,
         Verb::Status(args) => unless_stopped(stop, status::run(&args, &wire)).await,
         Verb::List(args) => unless_stopped(stop, list::run(&args, &wire)).await,
         Verb::Show(args) => unless_stopped(stop, show::run(&args, &wire)).await,
         Verb::Ls(args) => unless_stopped(stop, ls::run(&args, &wire)).await,
         Verb::Diff(args) => unless_stopped(stop, diff::run(&args, &wire)).await,
         Verb::Dump(args) => unless_stopped(stop, dump::run(&args, &wire)).await,
+        Verb::Restore(args) => restore::run(&args, &wire, stop).await,
         Verb::Forget(args) => forget::run(&args, &wire, stop).await,
         Verb::Password(args) => unless_stopped(stop, password::run(&args, &wire)).await,
         Verb::Unlock(args) => unless_stopped(stop, unlock::run(&args, &wire)).await,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use chrono::SecondsFormat;
 
 use crate::cli::args::Global;
@@ -12,8 +13,9 @@ use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::secret::{Source, Sources};
 use crate::clock::Clock;
-use crate::config::{self, SetSettings, Settings, Size, Span};
+use crate::config::{self, SetSettings, Settings, Size, Span, Start};
 use crate::model::set::{SetName, is_dns_name};
+use crate::platform::folders::{FoldersOptions, StartCommand};
 use crate::repository::Repository;
 use crate::repository::index::Index;
 use crate::repository::key::{KeyOrigin, Password};
@@ -23,9 +25,11 @@ use crate::store::{Location, Store};
 
 /// Read where no settings file is named.
 const DEFAULT_CONFIG: &str = "/etc/keepset/keepset.yaml";
-/// What a run may take where nobody says otherwise.
+/// What a worker may take where nobody says otherwise.
 const DEFAULT_MEMORY: u64 = 64 << 20;
 const LEAST_MEMORY: u64 = 32 << 20;
+/// Between two questions whether an ordinal is ready.
+const READY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Everything a verb is wired from.
 #[derive(Clone, Debug)]
@@ -116,6 +120,31 @@ impl Wire {
         self.settings.sets.iter().find(|settings| settings.matches.namespace == set.namespace && settings.matches.name == set.name)
     }
 
+    /// Ordinals at a time: the flag, else the set's, else the defaults', else two.
+    pub fn parallel(&self, flag: Option<u32>, set: &SetName) -> usize {
+        let of_set = self.set_settings(set).and_then(|settings| settings.parallel);
+        flag.or(of_set).or(self.settings.defaults.parallel).map_or(2, |parallel| parallel as usize)
+    }
+
+    /// A folder platform that knows nothing of its set yet but the place; its movers are this very program.
+    pub fn folders(&self, root: PathBuf) -> anyhow::Result<FoldersOptions> {
+        Ok(FoldersOptions {
+            root,
+            cluster: self.cluster()?,
+            templates: Vec::new(),
+            start: None,
+            replicas: None,
+            program: std::env::current_exe().context("cannot find this program's own file")?,
+            program_args: vec!["mover".to_owned()],
+            start_command: None,
+        })
+    }
+
+    /// How ordinals are started, in the platform's words.
+    pub fn start_command(start: &Start) -> StartCommand {
+        StartCommand { command: start.command.clone(), ready: start.ready.clone(), deadline: start.deadline.0, interval: READY_INTERVAL }
+    }
+
     /// Who makes keys and locks.
     pub fn identity(&self) -> LockIdentity {
         LockIdentity::this_process(None, username())
@@ -152,7 +181,7 @@ impl Wire {
         ))
     }
 
-    /// Bytes that a run may take: as given, else 64 MiB, or half of the cgroup's limit where that is less.
+    /// Bytes that a worker may take: as given, else 64 MiB, or half of the cgroup's limit where that is less.
     pub fn memory(&self) -> u64 {
         if let Some(Size(bytes)) = self.settings.defaults.memory {
             return bytes;

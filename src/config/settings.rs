@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::units::CalendarSpan;
 use crate::config::units::Size;
 use crate::config::units::Span;
+use crate::model::set::SetName;
 use crate::retention::Policy;
 
 /// The whole file. Every part may be left out: flags and environment can say the same.
@@ -43,7 +44,7 @@ pub struct Defaults {
     pub time_zone: Option<String>,
     /// Ordinals that are saved or filled at a time; 2 where left out.
     pub parallel: Option<u32>,
-    /// What buffers, packs and index of one run may take together.
+    /// What buffers, packs and index of each worker may take together; 64 MiB where left out.
     pub memory: Option<Size>,
     /// How long a run waits for another's exclusive lock before it gives up; 10 minutes where left out.
     pub wait_lock: Option<Span>,
@@ -102,6 +103,24 @@ pub struct SetSettings {
     pub retention: Option<Retention>,
     /// How the application is started again after a restore, outside Kubernetes.
     pub start: Option<Start>,
+}
+
+impl SetSettings {
+    /// A set of which nothing is said but its name.
+    pub fn named(set: &SetName) -> Self {
+        SetSettings {
+            matches: Match { namespace: set.namespace.clone(), name: set.name.clone() },
+            from: None,
+            templates: Vec::new(),
+            start_ordinal: None,
+            replicas: None,
+            stopped: None,
+            order: None,
+            parallel: None,
+            retention: None,
+            start: None,
+        }
+    }
 }
 
 /// The set that is meant.

@@ -1,0 +1,249 @@
+//! `keepset restore`: brings a set back as one thing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::cli::error::CliError;
+use crate::cli::exit::ExitCode;
+use crate::cli::output::{Output, Tone};
+use crate::cli::progress::Shown;
+use crate::cli::stop::Stop;
+use crate::cli::wire::Wire;
+use crate::cli::words;
+use crate::config::{Span, StartPolicy};
+use crate::model::id::Id;
+use crate::model::mover_job::{Problem, Progress};
+use crate::model::set::{Ordinal, SetName};
+use crate::platform::folders::{Folders, FoldersOptions};
+use crate::repository::select::Selector;
+use crate::restore::{Restore, RestoreOptions, Restored, StartMode};
+
+/// Bring a set back: data first, ordinal by ordinal, then the application in order
+///
+/// Examples:
+///   keepset restore shop/web --into /srv/restored             the latest complete point
+///   keepset restore shop/web --into /srv/restored --point 1a2b3c4d
+///   keepset restore shop/web --into /srv/restored --point "2026-11-24 08:00" --ordinal 1
+///   keepset restore shop/web --into /tmp/look --claim data --path conf/app.yaml
+///   keepset restore shop/web --into /srv/restored --dry-run
+///
+/// Everything that the point needs is proven present before anything is written. Targets that hold data are refused. No ordinal is
+/// started before every claim is filled and proven.
+#[derive(Clone, Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct RestoreArgs {
+    /// The set
+    #[arg(value_name = "NAMESPACE/NAME")]
+    set: SetName,
+
+    /// Which point: latest (complete), the first digits of an id, or a time: the newest point that is no younger
+    #[arg(long, value_name = "POINT", default_value = "latest")]
+    point: Selector,
+
+    /// Make the claims' folders in DIR; the set's `from` of the settings where left out
+    #[arg(long, value_name = "DIR")]
+    into: Option<PathBuf>,
+
+    /// Give the set another name
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    to: Option<SetName>,
+
+    /// Only this ordinal; may be repeated
+    #[arg(long = "ordinal", value_name = "N")]
+    ordinals: Vec<u32>,
+
+    /// Only claims of this template, or this claim; may be repeated
+    #[arg(long = "claim", value_name = "NAME")]
+    claims: Vec<String>,
+
+    /// Only this path below each claim's root; may be repeated
+    #[arg(long = "path", value_name = "PATH")]
+    paths: Vec<String>,
+
+    /// A partial point will do
+    #[arg(long)]
+    allow_partial: bool,
+
+    /// The target may hold claims of the set that the point does not have
+    #[arg(long)]
+    allow_extra_claims: bool,
+
+    /// Begin although there seems to be too little room
+    #[arg(long)]
+    ignore_room: bool,
+
+    /// How the ordinals are started once all claims are proven
+    #[arg(long, value_enum)]
+    start: Option<StartArg>,
+
+    /// Ordinals to fill at a time
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    parallel: Option<u32>,
+
+    /// Say what would be done, and do nothing
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+
+    /// How long to wait for another that holds the repository alone
+    #[arg(long, value_name = "SPAN")]
+    wait_lock: Option<Span>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum StartArg {
+    /// As the set itself says
+    AsSet,
+    /// One after the other, each ready before the next
+    Ordered,
+    /// All at once
+    Parallel,
+    /// Leave them stopped
+    None,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    set: SetName,
+    point: Id,
+    /// Nothing was lacking.
+    whole: bool,
+    claims: Vec<ClaimAnswer>,
+    started: Vec<Ordinal>,
+    total: Progress,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ClaimAnswer {
+    name: String,
+    ordinal: Ordinal,
+    target: String,
+    files: u64,
+    bytes: u64,
+    problems: Vec<Problem>,
+}
+
+/// Restores, or says what would be done.
+pub async fn run(args: &RestoreArgs, wire: &Wire, stop: Stop) -> anyhow::Result<ExitCode> {
+    let platform = platform(args, wire)?;
+    let options = options(args, wire)?;
+    let repository = wire.repository().await?;
+    let shown = Arc::new(Shown::new(wire.output));
+    let restore = Restore {
+        repository,
+        platform: Arc::new(platform),
+        clock: wire.clock.clone(),
+        monitor: shown.clone(),
+        identity: wire.identity(),
+        cancel: stop,
+    };
+    let output = &wire.output;
+    if args.dry_run {
+        let plan = restore.plan(&args.set, &options).await?;
+        if output.is_json() {
+            output.json(&serde_json::json!({ "plan": plan }))?;
+        } else {
+            plan.lines().iter().try_for_each(|line| output.line(line))?;
+        }
+        return Ok(ExitCode::Done);
+    }
+    let began = Instant::now();
+    let restored = restore.run(&args.set, &options).await;
+    shown.clear();
+    let answer = answer(args, restored?, began.elapsed());
+    if output.is_json() {
+        output.json(&answer)?;
+    } else {
+        text(&answer, *output)?;
+    }
+    Ok(if answer.whole { ExitCode::Done } else { ExitCode::Partial })
+}
+
+fn platform(args: &RestoreArgs, wire: &Wire) -> anyhow::Result<Folders> {
+    // The place and the start belong to the set that will be there.
+    let settings = wire.set_settings(args.to.as_ref().unwrap_or(&args.set));
+    let place = args.into.clone().or_else(|| settings.and_then(|set| set.from.clone()));
+    let place = place.ok_or_else(|| CliError::usage("nothing says where to restore to", "give --into DIR, a new or empty folder"))?;
+    let start_command = settings.and_then(|set| set.start.as_ref()).map(Wire::start_command);
+    Ok(Folders::new(FoldersOptions { start_command, ..wire.folders(place)? }))
+}
+
+fn options(args: &RestoreArgs, wire: &Wire) -> Result<RestoreOptions, CliError> {
+    let set = args.to.as_ref().unwrap_or(&args.set);
+    let policy = wire.set_settings(set).and_then(|set| set.start.as_ref()).map(|start| start.policy);
+    let start = match (args.start, policy) {
+        (Some(StartArg::AsSet), _) | (None, None) => StartMode::AsSet,
+        (Some(StartArg::Ordered), _) | (None, Some(StartPolicy::Ordered)) => StartMode::Ordered,
+        (Some(StartArg::Parallel), _) | (None, Some(StartPolicy::Parallel)) => StartMode::Parallel,
+        (Some(StartArg::None), _) => StartMode::None,
+    };
+    Ok(RestoreOptions {
+        point: args.point.clone(),
+        cluster: wire.settings.cluster.clone(),
+        allow_partial: args.allow_partial,
+        ordinals: args.ordinals.iter().copied().map(Ordinal).collect(),
+        claims: args.claims.clone(),
+        paths: args.paths.clone(),
+        to: args.to.clone(),
+        allow_extra_claims: args.allow_extra_claims,
+        ignore_room: args.ignore_room,
+        start,
+        parallel: wire.parallel(args.parallel, set),
+        memory: wire.memory(),
+        location: wire.location()?.to_owned(),
+        wait_lock: wire.wait_lock(args.wait_lock),
+    })
+}
+
+fn answer(args: &RestoreArgs, restored: Restored, took: Duration) -> Answer {
+    let whole = restored.is_whole();
+    let claims = restored.claims.into_iter().map(|claim| ClaimAnswer {
+        name: claim.name,
+        ordinal: claim.ordinal,
+        target: claim.target,
+        files: claim.files,
+        bytes: claim.bytes,
+        problems: claim.problems,
+    });
+    Answer {
+        set: args.to.clone().unwrap_or_else(|| args.set.clone()),
+        point: restored.point,
+        whole,
+        claims: claims.collect(),
+        started: restored.started,
+        total: restored.total,
+        seconds: took.as_secs_f64(),
+    }
+}
+
+fn text(answer: &Answer, output: Output) -> Result<(), CliError> {
+    let total = &answer.total;
+    output.line(&format!(
+        "{} {} from point {}: {} in {} of {}; {}",
+        output.tone(Tone::Good, "restored"),
+        answer.set,
+        answer.point.short(),
+        words::bytes(total.bytes),
+        words::count(total.files, "file", "files"),
+        words::count(answer.claims.len() as u64, "claim", "claims"),
+        words::duration(Duration::from_secs_f64(answer.seconds))
+    ))?;
+    for claim in &answer.claims {
+        let problems = match claim.problems.len() as u64 {
+            0 => String::new(),
+            n => output.tone(Tone::Caution, &format!("  ({})", words::count(n, "problem", "problems"))),
+        };
+        output.line(&format!("  {}{problems}", claim.target))?;
+    }
+    if !answer.started.is_empty() {
+        let started: Vec<String> = answer.started.iter().map(ToString::to_string).collect();
+        output.line(&format!("started, in this order: {}", started.join(", ")))?;
+    }
+    Ok(())
+}
