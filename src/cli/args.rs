@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::cli::backup::BackupArgs;
+use crate::cli::check::CheckArgs;
 use crate::cli::completions::Completions;
+use crate::cli::demo::Demo;
 use crate::cli::diff::Diff;
 use crate::cli::dump::Dump;
 use crate::cli::forget::Forget;
@@ -81,6 +83,7 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    Demo(Demo),
     Init(Init),
     Backup(BackupArgs),
     Status(Status),
@@ -90,6 +93,7 @@ pub enum Verb {
     Diff(Diff),
     Dump(Dump),
     Restore(RestoreArgs),
+    Check(CheckArgs),
     Forget(Forget),
     Password(PasswordArgs),
     Unlock(Unlock),

@@ -173,7 +173,8 @@ pub async fn run(args: &BackupArgs, wire: &Wire, stop: Stop) -> anyhow::Result<E
 }
 
 fn every_set(wire: &Wire) -> anyhow::Result<Vec<SetName>> {
-    let sets = wire.settings.sets.iter().map(|set| SetName::new(&set.matches.namespace, &set.matches.name)).collect::<Result<Vec<_>, _>>()?;
+    let sets =
+        wire.settings.sets.iter().map(|set| SetName::new(&set.matches.namespace, &set.matches.name)).collect::<Result<Vec<_>, _>>()?;
     if sets.is_empty() {
         return Err(CliError::usage("the settings name no set", "name sets on the command line, or under `sets` in the settings").into());
     }
@@ -246,7 +247,10 @@ fn text(answer: &Answer, output: Output) -> Result<(), CliError> {
     ))?;
     if answer.unreadable > 0 {
         let what = words::count(answer.unreadable, "entry", "entries");
-        output.warn(&format!("{what} could not be read: `keepset show {}` tells which claims, their list is in the point", answer.point.short()));
+        output.warn(&format!(
+            "{what} could not be read: `keepset show {}` tells which claims, their list is in the point",
+            answer.point.short()
+        ));
     }
     if answer.changed > 0 {
         output.note(&format!("  {} went on changing while being read", words::count(answer.changed, "file", "files")));

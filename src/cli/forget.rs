@@ -19,11 +19,11 @@ use crate::model::point::Point;
 use crate::model::set::SetName;
 use crate::monitor::Silent;
 use crate::repository::Repository;
+use crate::repository::forget::remove_snapshots;
 use crate::repository::index::Index;
 use crate::repository::lock::{Lock, Mode};
 use crate::repository::points::{Points, list_points};
 use crate::repository::reader::Reader;
-use crate::repository::snapshot;
 use crate::retention::{self, Policy};
 
 /// Forget old points by rules of retention, and say why each stays or goes
@@ -123,8 +123,7 @@ pub async fn run(args: &Forget, wire: &Wire, stop: Stop) -> anyhow::Result<ExitC
     let lock = unless_stopped(stop.clone(), async { Ok(Lock::acquire(&repository, Mode::Exclusive, &options, &Silent).await?) }).await?;
     let work = async {
         let (answer, ids) = decide(args, wire, &repository).await?;
-        lock.prove().await?;
-        snapshot::remove(&repository, &ids).await?;
+        remove_snapshots(&repository, &lock, &ids).await?;
         Ok(answer)
     };
     let result = unless_stopped(stop, work).await;

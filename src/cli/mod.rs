@@ -2,7 +2,9 @@
 
 mod args;
 mod backup;
+mod check;
 mod completions;
+mod demo;
 mod diff;
 mod dump;
 mod entries;
@@ -71,6 +73,7 @@ async fn run(args: Args, output: Output) -> anyhow::Result<ExitCode> {
     let wire = Wire::new(args.global, output)?;
     let stop = stop::listen(output)?;
     match args.verb {
+        Verb::Demo(args) => demo::run(&args, &wire, stop).await,
         Verb::Init(args) => unless_stopped(stop, init::run(&args, &wire)).await,
         Verb::Backup(args) => backup::run(&args, &wire, stop).await,
         Verb::Status(args) => unless_stopped(stop, status::run(&args, &wire)).await,
@@ -80,6 +83,7 @@ async fn run(args: Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::Diff(args) => unless_stopped(stop, diff::run(&args, &wire)).await,
         Verb::Dump(args) => unless_stopped(stop, dump::run(&args, &wire)).await,
         Verb::Restore(args) => restore::run(&args, &wire, stop).await,
+        Verb::Check(args) => check::run(&args, &wire, stop).await,
         Verb::Forget(args) => forget::run(&args, &wire, stop).await,
         Verb::Password(args) => unless_stopped(stop, password::run(&args, &wire)).await,
         Verb::Unlock(args) => unless_stopped(stop, unlock::run(&args, &wire)).await,

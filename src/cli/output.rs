@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::cli::error::CliError;
 use crate::cli::exit::{ExitCode, Verdict, judge};
 use crate::cli::table::Table;
+use crate::repository::error::RepositoryError;
 
 /// How the user wants to read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -135,6 +136,10 @@ impl Output {
 fn causes(error: &anyhow::Error) -> Vec<String> {
     let mut said: Vec<String> = Vec::new();
     for cause in error.chain() {
+        if matches!(cause.downcast_ref(), Some(RepositoryError::Store(_))) {
+            // It says no more than its source does.
+            continue;
+        }
         let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         let text = text.trim_end_matches('.').to_owned();
         if text.is_empty() {
