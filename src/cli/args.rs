@@ -14,6 +14,7 @@ use crate::cli::forget::Forget;
 use crate::cli::init::Init;
 use crate::cli::list::List;
 use crate::cli::ls::Ls;
+use crate::cli::mover::Mover;
 use crate::cli::password::PasswordArgs;
 use crate::cli::restore::RestoreArgs;
 use crate::cli::show::Show;
@@ -98,6 +99,8 @@ pub enum Verb {
     Password(PasswordArgs),
     Unlock(Unlock),
     Completions(Completions),
+    #[command(hide = true)]
+    Mover(Mover),
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::cli::stop::{Stop, unless_stopped};
 use crate::cli::wire::Wire;
 use crate::cli::words;
 use crate::config::{Percent, Span};
+use crate::model::id::Id;
 use crate::repository::check::{CheckOptions, CheckReport, Severity, check};
 use crate::repository::lock::{Lock, Mode};
 
@@ -64,7 +65,7 @@ fn text(report: &CheckReport, output: Output) -> anyhow::Result<()> {
             Severity::Damage => output.tone(Tone::Bad, "damaged:"),
             Severity::Note => output.tone(Tone::Faint, "note:"),
         };
-        let points: Vec<String> = finding.points.iter().map(|id| id.short()).collect();
+        let points: Vec<String> = finding.points.iter().map(Id::short).collect();
         let touches = if points.is_empty() { String::new() } else { format!("; touches {}", points.join(", ")) };
         output.line(&format!("{severity} {}: {}{touches}", finding.object, finding.what))?;
     }

@@ -4,6 +4,7 @@ use crate::backup::BackupError;
 use crate::cli::error::CliError;
 use crate::config::ConfigError;
 use crate::model::mover_job::FailureKind;
+use crate::mover::error::MoverError;
 use crate::repository::error::RepositoryError;
 use crate::repository::select::ChoiceError;
 use crate::restore::RestoreError;
@@ -85,6 +86,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Known> {
         return Some((Some(of_failure(error.kind())), error.hint()));
     }
     if let Some(error) = cause.downcast_ref::<RestoreError>() {
+        return Some((Some(of_failure(error.kind())), error.hint()));
+    }
+    if let Some(error) = cause.downcast_ref::<MoverError>() {
         return Some((Some(of_failure(error.kind())), error.hint()));
     }
     if let Some(error) = cause.downcast_ref::<RepositoryError>() {

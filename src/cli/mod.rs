@@ -14,6 +14,7 @@ mod forget;
 mod init;
 mod list;
 mod ls;
+mod mover;
 mod output;
 mod password;
 mod progress;
@@ -67,27 +68,26 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn run(args: Args, output: Output) -> anyhow::Result<ExitCode> {
     let filter = std::env::var("KEEPSET_LOG").or_else(|_| std::env::var("RUST_LOG")).ok();
     telemetry::start(&telemetry::Settings { filter, verbosity: args.global.verbose, plain: !colours() })?;
-    if let Verb::Completions(args) = &args.verb {
-        return completions::run(args, output);
-    }
-    let wire = Wire::new(args.global, output)?;
     let stop = stop::listen(output)?;
+    // Asked for by the arms that need it: a mover gets all it needs from its parent, and a shell wants its completions whatever the settings.
+    let wire = || Wire::new(args.global, output);
     match args.verb {
-        Verb::Demo(args) => demo::run(&args, &wire, stop).await,
-        Verb::Init(args) => unless_stopped(stop, init::run(&args, &wire)).await,
-        Verb::Backup(args) => backup::run(&args, &wire, stop).await,
-        Verb::Status(args) => unless_stopped(stop, status::run(&args, &wire)).await,
-        Verb::List(args) => unless_stopped(stop, list::run(&args, &wire)).await,
-        Verb::Show(args) => unless_stopped(stop, show::run(&args, &wire)).await,
-        Verb::Ls(args) => unless_stopped(stop, ls::run(&args, &wire)).await,
-        Verb::Diff(args) => unless_stopped(stop, diff::run(&args, &wire)).await,
-        Verb::Dump(args) => unless_stopped(stop, dump::run(&args, &wire)).await,
-        Verb::Restore(args) => restore::run(&args, &wire, stop).await,
-        Verb::Check(args) => check::run(&args, &wire, stop).await,
-        Verb::Forget(args) => forget::run(&args, &wire, stop).await,
-        Verb::Password(args) => unless_stopped(stop, password::run(&args, &wire)).await,
-        Verb::Unlock(args) => unless_stopped(stop, unlock::run(&args, &wire)).await,
+        Verb::Demo(args) => demo::run(&args, &wire()?, stop).await,
+        Verb::Init(args) => unless_stopped(stop, init::run(&args, &wire()?)).await,
+        Verb::Backup(args) => backup::run(&args, &wire()?, stop).await,
+        Verb::Status(args) => unless_stopped(stop, status::run(&args, &wire()?)).await,
+        Verb::List(args) => unless_stopped(stop, list::run(&args, &wire()?)).await,
+        Verb::Show(args) => unless_stopped(stop, show::run(&args, &wire()?)).await,
+        Verb::Ls(args) => unless_stopped(stop, ls::run(&args, &wire()?)).await,
+        Verb::Diff(args) => unless_stopped(stop, diff::run(&args, &wire()?)).await,
+        Verb::Dump(args) => unless_stopped(stop, dump::run(&args, &wire()?)).await,
+        Verb::Restore(args) => restore::run(&args, &wire()?, stop).await,
+        Verb::Check(args) => check::run(&args, &wire()?, stop).await,
+        Verb::Forget(args) => forget::run(&args, &wire()?, stop).await,
+        Verb::Password(args) => unless_stopped(stop, password::run(&args, &wire()?)).await,
+        Verb::Unlock(args) => unless_stopped(stop, unlock::run(&args, &wire()?)).await,
         Verb::Completions(args) => completions::run(&args, output),
+        Verb::Mover(_) => mover::run(output, stop).await,
     }
 }
 

@@ -132,6 +132,11 @@ impl Output {
     }
 }
 
+/// The error and its causes in one line.
+pub fn chain_text(error: &anyhow::Error) -> String {
+    causes(error).join(": ")
+}
+
 /// The chain of causes without those that only repeat what was said before them.
 fn causes(error: &anyhow::Error) -> Vec<String> {
     let mut said: Vec<String> = Vec::new();

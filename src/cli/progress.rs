@@ -64,7 +64,7 @@ impl Shown {
                 bar.set_style(style("{prefix:>12} {bar:28.cyan/dim} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}  {msg:.dim}"));
                 bar.set_length(total);
             }
-            None if bar.length() != None => {
+            None if bar.length().is_some() => {
                 bar.set_style(style("{prefix:>12} {spinner} {bytes:>10} {bytes_per_sec:>12}  {msg:.dim}"));
                 bar.unset_length();
             }

@@ -21,7 +21,7 @@ use crate::repository::index::Index;
 use crate::repository::key::{KeyOrigin, Password};
 use crate::repository::lock::{LockIdentity, LockOptions};
 use crate::repository::reader::Reader;
-use crate::store::{Location, Store};
+use crate::store::Store;
 
 /// Read where no settings file is named.
 const DEFAULT_CONFIG: &str = "/etc/keepset/keepset.yaml";
@@ -85,19 +85,14 @@ impl Wire {
         Ok(self.password_source()?.read()?)
     }
 
-    /// The location, parsed.
-    pub fn parsed_location(&self) -> anyhow::Result<Location> {
-        Ok(self.location()?.parse()?)
-    }
-
     /// The store that holds the repository. Nothing is asked of it yet.
     pub fn store(&self) -> anyhow::Result<Store> {
-        Ok(Store::open(&self.parsed_location()?, &store_variables())?)
+        open_store(self.location()?)
     }
 
     /// The store of a repository that is about to be made: a folder on disk is created.
     pub fn new_store(&self) -> anyhow::Result<Store> {
-        Ok(Store::create(&self.parsed_location()?, &store_variables())?)
+        Ok(Store::create(&self.location()?.parse()?, &store_variables())?)
     }
 
     /// The repository, opened with the user's password.
@@ -189,6 +184,11 @@ impl Wire {
         let limit = cgroup_limit().unwrap_or(u64::MAX);
         (limit / 2).clamp(LEAST_MEMORY, DEFAULT_MEMORY)
     }
+}
+
+/// The store at a location, with what the environment says of it. Nothing is asked of it yet.
+pub fn open_store(location: &str) -> anyhow::Result<Store> {
+    Ok(Store::open(&location.parse()?, &store_variables())?)
 }
 
 /// The variables from which stores take endpoints, regions and keys.

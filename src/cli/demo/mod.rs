@@ -243,12 +243,9 @@ impl Story<'_> {
         self.chapter("no lock-in", "restic check --read-data")?;
         let mut command = Command::new("restic");
         command.arg("--no-cache").arg("--repo").arg(place).arg("--password-file").arg(password_file).args(["check", "--read-data"]);
-        let output = match command.output() {
-            Ok(output) => output,
-            Err(_) => {
-                self.say("the repository is a restic repository; there is no restic on this machine to show it")?;
-                return Ok(None);
-            }
+        let Ok(output) = command.output() else {
+            self.say("the repository is a restic repository; there is no restic on this machine to show it")?;
+            return Ok(None);
         };
         let said = String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr }).into_owned();
         let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
