@@ -54,6 +54,10 @@ impl Picture {
                 below.sort_by(|a, b| b.cmp(a));
                 waiting.extend(below);
             }
+            if relative.as_os_str().is_empty() {
+                // The folder that holds the claims is nobody's volume.
+                continue;
+            }
             let same_as = if metadata.is_dir() || metadata.nlink() == 1 {
                 None
             } else {
@@ -187,7 +191,6 @@ mod tests {
             for entry in fs::read_dir(dir.path()).unwrap() {
                 File::open(entry.unwrap().path()).unwrap().set_modified(at).unwrap();
             }
-            File::open(dir.path()).unwrap().set_modified(at).unwrap();
         }
         let found = Picture::take(a.path()).unwrap().differences(&Picture::take(b.path()).unwrap());
         let expected =
