@@ -4,6 +4,7 @@
 
 pub mod compare;
 pub mod fault;
+pub mod keepset;
 pub mod minio;
 pub mod mutate;
 pub mod restic;

@@ -1,0 +1,259 @@
+//! Does bad input end in a clear error with a way on, and is nothing lost by it?
+
+mod support;
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+
+use support::compare::assert_same;
+use support::keepset::{Keepset, Tmpfs};
+
+#[test]
+fn a_wrong_password_exits_with_12() {
+    let keepset = Keepset::new();
+    fs::write(keepset.path("wrong"), "not the password\n").unwrap();
+    let ran = keepset.run(["--password-file", "wrong", "list"]).refused(12, "opens no key of the repository");
+    assert!(!ran.err.contains("not the password"), "{}", ran.err);
+}
+
+#[test]
+fn a_place_without_a_repository_exits_with_10() {
+    let keepset = Keepset::bare().with("KEEPSET_PASSWORD", "x");
+    keepset.run(["list"]).refused(10, "repository");
+    fs::create_dir(keepset.path("repository")).unwrap();
+    keepset.run(["list"]).refused(10, "there is no repository at");
+}
+
+#[test]
+fn a_repository_is_never_made_over_another() {
+    let keepset = Keepset::new();
+    let config = fs::read(keepset.path("repository/config")).unwrap();
+    keepset.run(["init", "--generate-password", "other"]).expect(2);
+    let anew = Keepset::bare().at(keepset.path("repository").to_str().unwrap());
+    anew.run(["init", "--generate-password", "password"]).refused(13, "there is a repository at");
+    assert!(!anew.path("password").exists());
+    assert_eq!(fs::read(keepset.path("repository/config")).unwrap(), config);
+}
+
+#[test]
+fn no_password_and_no_repository_are_errors_of_usage() {
+    Keepset::bare().run(["list"]).refused(2, "no password is given");
+    let keepset = Keepset::bare();
+    let mut command = keepset.command();
+    command.env_remove("KEEPSET_REPOSITORY").arg("list");
+    support::keepset::Ran::of(command.output().unwrap()).refused(2, "no repository is given");
+}
+
+#[test]
+fn an_unreachable_bucket_is_reported_with_its_place() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let keepset = Keepset::bare()
+        .at("s3://bucket/prefix")
+        .with("KEEPSET_PASSWORD", "x")
+        .with("AWS_ACCESS_KEY_ID", "id")
+        .with("AWS_SECRET_ACCESS_KEY", "geheim")
+        .with("AWS_ENDPOINT_URL", &format!("http://127.0.0.1:{port}"));
+    let ran = keepset.run(["list"]).refused(1, "s3://bucket/prefix");
+    assert!(ran.err.contains("check the address") && !ran.err.contains("geheim"), "{}", ran.err);
+}
+
+#[test]
+fn a_location_with_credentials_or_of_no_kind_is_an_error_of_usage() {
+    for (location, words) in [("s3://id:geheim@host/bucket", "holds a user name or password"), ("ftp://host/x", "`ftp` is not supported"), ("", "")] {
+        let keepset = Keepset::bare().at(location).with("KEEPSET_PASSWORD", "x");
+        let ran = keepset.run(["list"]).refused(2, words);
+        assert!(!ran.err.contains("geheim"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn an_unknown_settings_key_is_refused_with_its_line_and_the_nearest_key() {
+    let keepset = Keepset::bare();
+    fs::write(keepset.path("settings.yaml"), "cluster: test\nrepository:\n  pasword_file: /p\n").unwrap();
+    let ran = keepset.run(["list"]).refused(2, "settings.yaml:3: unknown key `pasword_file`");
+    assert!(ran.err.contains("did you mean `passwordFile`?"), "{}", ran.err);
+    let missing = keepset.run(["list", "--config", "nowhere.yaml"]);
+    missing.refused(2, "cannot read settings file nowhere.yaml");
+}
+
+#[test]
+fn flags_that_make_no_sense_are_errors_of_usage() {
+    let keepset = Keepset::new();
+    for line in [
+        "",
+        "fly",
+        "backup",
+        "backup web --from live",
+        "backup shop/web --all",
+        "backup shop/web --from live --parallel 0",
+        "backup shop/web --from live --order sideways",
+        "backup shop/web",
+        "restore shop/web",
+        "restore shop/web --into x --point yesterday",
+        "restore shop/web --into x --ordinal -1",
+        "restore shop/web --into x --start never",
+        "check --read-data=0",
+        "check --read-data=half",
+        "forget",
+        "forget --keep-last many",
+        "forget --keep-last 0",
+        "forget --keep-within soon",
+        "list --memory 1MiB",
+        "list --memory lots",
+        "password add",
+        "dump latest",
+        "completions klingon",
+        "list --password geheim",
+    ] {
+        let keepset_set = keepset.set(1);
+        if line.starts_with("forget") && keepset.objects("snapshots").is_empty() {
+            keepset.backup(&keepset_set);
+        }
+        let ran = keepset.run(line.split_whitespace()).expect(2);
+        assert!(ran.out.is_empty() && !ran.err.is_empty(), "{line}: {ran:?}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_make_the_point_partial_and_exit_with_3() {
+    use std::os::unix::fs::PermissionsExt;
+    let nobody = 65_534;
+    let keepset = Keepset::of_user(nobody);
+    let root = keepset.set(2);
+    let secret = root.join("data-web-1/secret");
+    fs::write(&secret, "root's own").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+
+    let ran = keepset.run(["backup", "shop/web", "--from", root.to_str().unwrap()]).expect(3);
+    assert!(ran.out.contains("partial"), "{}", ran.out);
+    assert!(ran.err.contains("data-web-1/secret") && ran.err.contains("Permission denied"), "{}", ran.err);
+    let listed = keepset.json(["list"]);
+    assert_eq!(listed["points"][0]["complete"], false);
+    keepset.run(["restore", "shop/web", "--into", "back"]).refused(13, "complete");
+    let ran = keepset.run(["restore", "shop/web", "--into", "back", "--allow-partial"]);
+    assert!(ran.code == 0 || ran.code == 3, "{ran:?}");
+    assert_eq!(fs::read(keepset.path("back/data-web-1/pages")).unwrap(), fs::read(root.join("data-web-1/pages")).unwrap());
+    assert!(!keepset.path("back/data-web-1/secret").exists());
+}
+
+#[test]
+fn a_full_repository_fails_the_backup_and_keeps_the_points_before_it() {
+    let keepset = Keepset::bare();
+    let disk = Tmpfs::mount(keepset.path("disk"), "6m");
+    let keepset = keepset.at(disk.0.join("repository").to_str().unwrap());
+    keepset.ok(["init", "--generate-password", "password"]);
+    let root = keepset.set(1);
+    let first = keepset.backup(&root);
+    let noise: Vec<u8> = (0u64..16 << 20).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 29) as u8 ^ (at >> 7) as u8).collect();
+    fs::write(root.join("data-web-0/more"), noise).unwrap();
+    let ran = keepset.run(["backup", "shop/web", "--from", root.to_str().unwrap()]).refused(1, "No space left on device");
+    assert!(ran.err.contains("free some room"), "{}", ran.err);
+
+    let listed = keepset.json(["list"]);
+    assert_eq!(listed["points"].as_array().unwrap().len(), 1);
+    fs::remove_file(root.join("data-web-0/more")).unwrap();
+    keepset.ok(["restore", "shop/web", "--into", "back", "--point", &first]);
+    for file in ["pages", "conf/app.yaml"] {
+        assert_eq!(fs::read(keepset.path("back/data-web-0").join(file)).unwrap(), fs::read(root.join("data-web-0").join(file)).unwrap());
+    }
+}
+
+#[test]
+fn a_full_target_fails_the_restore_and_leaves_no_half_of_a_claim() {
+    let keepset = Keepset::new();
+    let root = keepset.set(1);
+    fs::write(root.join("data-web-0/more"), (0u32..3 << 20).map(|at| (at >> 5) as u8).collect::<Vec<_>>()).unwrap();
+    keepset.backup(&root);
+    let disk = Tmpfs::mount(keepset.path("disk"), "1m");
+    let target = disk.0.join("back");
+    let target = target.to_str().unwrap();
+    keepset.run(["restore", "shop/web", "--into", target]).refused(13, "room");
+    keepset.run(["restore", "shop/web", "--into", target, "--ignore-room"]).refused(1, "No space left on device");
+    let left: Vec<_> = fs::read_dir(target).map(|entries| entries.map(|entry| entry.unwrap().file_name()).collect()).unwrap_or_default();
+    assert!(left.iter().all(|name: &std::ffi::OsString| name != "data-web-0"), "{left:?}");
+    keepset.ok(["restore", "shop/web", "--into", "elsewhere"]);
+    assert_same(&root.join("data-web-0"), &keepset.path("elsewhere/data-web-0"));
+}
+
+#[test]
+fn a_read_only_target_and_a_read_only_repository_are_named_as_such() {
+    let keepset = Keepset::new();
+    let root = keepset.set(1);
+    keepset.backup(&root);
+    let disk = Tmpfs::mount(keepset.path("disk"), "16m");
+    let copy = std::process::Command::new("cp").arg("-r").arg(keepset.path("repository")).arg(&disk.0).status().unwrap();
+    assert!(copy.success());
+    disk.read_only();
+    let target = disk.0.join("back");
+    keepset.run(["restore", "shop/web", "--into", target.to_str().unwrap()]).expect(1);
+
+    let read_only = disk.0.join("repository");
+    let location = read_only.to_str().unwrap();
+    let backup = ["--repo", location, "backup", "shop/web", "--from", root.to_str().unwrap()];
+    let ran = keepset.run(backup).refused(1, "Read-only file system");
+    assert!(ran.err.contains("mount the filesystem"), "{}", ran.err);
+    // What was saved comes back from it all the same.
+    keepset.ok(["--repo", location, "restore", "shop/web", "--into", "back"]);
+    assert_same(&root.join("data-web-0"), &keepset.path("back/data-web-0"));
+}
+
+/// One kind of damage to one object.
+fn damage(object: &Path, kind: &str) {
+    let mut bytes = fs::read(object).unwrap();
+    match kind {
+        "flipped" => {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x10;
+        }
+        "truncated" => bytes.truncate(bytes.len() * 2 / 3),
+        "emptied" => bytes.clear(),
+        _ => return fs::remove_file(object).unwrap(),
+    }
+    fs::remove_file(object).unwrap();
+    fs::write(object, bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_object_of_any_kind_is_never_taken_for_data() {
+    let keepset = Keepset::new();
+    let root = keepset.set(2);
+    keepset.backup(&root);
+    for folder in ["config", "keys", "data", "index", "snapshots"] {
+        for object in keepset.objects(folder) {
+            for kind in ["flipped", "truncated", "emptied", "deleted"] {
+                let what = format!("{} {kind}", object.strip_prefix(keepset.path("repository")).unwrap().display());
+                let whole = fs::read(&object).unwrap();
+                damage(&object, kind);
+
+                let back = keepset.path("back");
+                let ran = keepset.run(["restore", "shop/web", "--into", "back"]);
+                assert!(!ran.err.contains("panicked"), "{what}: {ran:?}");
+                if ran.code == 0 {
+                    // Only where the damage was nothing that this restore needed.
+                    (0..2).for_each(|n| assert_same(&root.join(format!("data-web-{n}")), &back.join(format!("data-web-{n}"))));
+                } else {
+                    assert!(ran.err.contains("error: ") && ran.out.is_empty(), "{what}: {ran:?}");
+                    for claim in ["data-web-0", "data-web-1"] {
+                        if back.join(claim).exists() {
+                            assert_same(&root.join(claim), &back.join(claim));
+                        }
+                    }
+                }
+                let ran = keepset.run(["check", "--read-data"]);
+                // A deleted snapshot is a point less, which nobody can see from what is left.
+                let unseen = folder == "snapshots" && kind == "deleted";
+                assert!(unseen || ran.code != 0, "{what}: {ran:?}");
+                assert!(!ran.err.contains("panicked"), "{what}: {ran:?}");
+
+                fs::write(&object, whole).unwrap();
+                let _ = fs::remove_dir_all(&back);
+            }
+        }
+    }
+    keepset.ok(["check", "--read-data"]);
+    keepset.ok(["restore", "shop/web", "--into", "back"]);
+    assert_same(&root, &keepset.path("back"));
+}
