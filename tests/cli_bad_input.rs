@@ -8,6 +8,7 @@ use std::path::Path;
 
 use support::compare::assert_same;
 use support::keepset::{Keepset, Tmpfs};
+use support::tree::Dice;
 
 #[test]
 fn a_wrong_password_exits_with_12() {
@@ -29,7 +30,8 @@ fn a_place_without_a_repository_exits_with_10() {
 fn a_repository_is_never_made_over_another() {
     let keepset = Keepset::new();
     let config = fs::read(keepset.path("repository/config")).unwrap();
-    keepset.run(["init", "--generate-password", "other"]).expect(2);
+    keepset.run(["init", "--generate-password", "other"]).refused(13, "there is a repository at");
+    assert!(!keepset.path("other").exists());
     let anew = Keepset::bare().at(keepset.path("repository").to_str().unwrap());
     anew.run(["init", "--generate-password", "password"]).refused(13, "there is a repository at");
     assert!(!anew.path("password").exists());
@@ -38,8 +40,9 @@ fn a_repository_is_never_made_over_another() {
 
 #[test]
 fn no_password_and_no_repository_are_errors_of_usage() {
-    Keepset::bare().run(["list"]).refused(2, "no password is given");
     let keepset = Keepset::bare();
+    fs::create_dir(keepset.path("repository")).unwrap();
+    keepset.run(["list"]).refused(2, "no password is given");
     let mut command = keepset.command();
     command.env_remove("KEEPSET_REPOSITORY").arg("list");
     support::keepset::Ran::of(command.output().unwrap()).refused(2, "no repository is given");
@@ -62,7 +65,11 @@ fn an_unreachable_bucket_is_reported_with_its_place() {
 
 #[test]
 fn a_location_with_credentials_or_of_no_kind_is_an_error_of_usage() {
-    for (location, words) in [("s3://id:geheim@host/bucket", "holds a user name or password"), ("ftp://host/x", "`ftp` is not supported"), ("", "")] {
+    for (location, words) in [
+        ("s3://id:geheim@host/bucket", "holds a user name or password"),
+        ("ftp://host/x", "`ftp` is not supported"),
+        ("", "no repository is given"),
+    ] {
         let keepset = Keepset::bare().at(location).with("KEEPSET_PASSWORD", "x");
         let ran = keepset.run(["list"]).refused(2, words);
         assert!(!ran.err.contains("geheim"), "{}", ran.err);
@@ -147,8 +154,7 @@ fn a_full_repository_fails_the_backup_and_keeps_the_points_before_it() {
     keepset.ok(["init", "--generate-password", "password"]);
     let root = keepset.set(1);
     let first = keepset.backup(&root);
-    let noise: Vec<u8> = (0u64..16 << 20).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 29) as u8 ^ (at >> 7) as u8).collect();
-    fs::write(root.join("data-web-0/more"), noise).unwrap();
+    fs::write(root.join("data-web-0/more"), Dice(7).bytes(16 << 20)).unwrap();
     let ran = keepset.run(["backup", "shop/web", "--from", root.to_str().unwrap()]).refused(1, "No space left on device");
     assert!(ran.err.contains("free some room"), "{}", ran.err);
 
@@ -255,5 +261,7 @@ fn a_damaged_object_of_any_kind_is_never_taken_for_data() {
     }
     keepset.ok(["check", "--read-data"]);
     keepset.ok(["restore", "shop/web", "--into", "back"]);
-    assert_same(&root, &keepset.path("back"));
+    for claim in ["data-web-0", "data-web-1"] {
+        assert_same(&root.join(claim), &keepset.path("back").join(claim));
+    }
 }

@@ -177,7 +177,23 @@ fn standard_output_is_data_and_errors_are_json_where_asked() {
 #[test]
 fn help_begins_with_examples_and_completions_know_the_verbs() {
     let keepset = Keepset::bare();
-    for verb in ["demo", "init", "backup", "status", "list", "show", "ls", "diff", "dump", "restore", "check", "forget", "password", "unlock", "completions"] {
+    for verb in [
+        "demo",
+        "init",
+        "backup",
+        "status",
+        "list",
+        "show",
+        "ls",
+        "diff",
+        "dump",
+        "restore",
+        "check",
+        "forget",
+        "password",
+        "unlock",
+        "completions",
+    ] {
         let help = keepset.ok([verb, "--help"]);
         let (examples, usage) = (help.find("Examples:"), help.find("Usage:"));
         assert!(examples.is_some() && examples < usage, "{verb}: {help}");

@@ -48,7 +48,7 @@ impl Wire {
             None if Path::new(DEFAULT_CONFIG).exists() => config::load(Path::new(DEFAULT_CONFIG))?,
             None => Settings::default(),
         };
-        if let Some(url) = &global.repo {
+        if let Some(url) = global.repo.as_ref().filter(|url| !url.is_empty()) {
             settings.repository.url = Some(url.clone());
         }
         if let Some(cluster) = &global.cluster {

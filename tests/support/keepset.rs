@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+use super::tree::Dice;
+
 /// A temporary folder with a repository, its password and an empty settings file.
 pub struct Keepset {
     pub dir: TempDir,
@@ -74,8 +76,7 @@ impl Keepset {
             let claim = root.join(format!("data-web-{ordinal}"));
             fs::create_dir_all(claim.join("conf")).unwrap();
             fs::write(claim.join("conf/app.yaml"), format!("ordinal: {ordinal}\n")).unwrap();
-            let noise: Vec<u8> = (0u32..300_000).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8 ^ ordinal as u8).collect();
-            fs::write(claim.join("pages"), noise).unwrap();
+            fs::write(claim.join("pages"), Dice(u64::from(ordinal) + 1).bytes(300_000)).unwrap();
         }
         root
     }
@@ -130,6 +131,9 @@ impl Keepset {
         let mut found = Vec::new();
         let mut waiting = vec![self.path("repository").join(folder)];
         while let Some(path) = waiting.pop() {
+            if !path.exists() {
+                continue;
+            }
             if path.is_dir() {
                 waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             } else {
