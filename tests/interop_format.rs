@@ -39,7 +39,7 @@ fn location(folder: &Path) -> Location {
 }
 
 /// Small packs, so that a few megabytes make many.
-const OPTIONS: WriterOptions = WriterOptions { level: 2, pack_size: 1 << 20, uploads: 2 };
+const OPTIONS: WriterOptions = WriterOptions { level: 2, pack_size: 1 << 20, full_packs: 2 };
 
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed | 1;

@@ -1,7 +1,7 @@
 //! New blobs into new packs: what many threads add at once, deduplicated, compressed, sealed, packed and put.
 //!
-//! Memory is bounded: one open pack of each kind, and as many finished ones as may be on their way to the store; who fills a pack when
-//! all of those are taken waits. A pack is in an index before [`Writer::finish`] returns, and no snapshot is made here.
+//! Memory is bounded: one open pack of each kind, and a number of full ones that get their name or are on their way to the store; who
+//! fills a pack when all of those are taken waits. A pack is in an index before [`Writer::finish`] returns, and no snapshot is made here.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::model::id::Id;
 use crate::repository::Repository;
-use crate::repository::codec::{Encoded, Encoder, id_of};
+use crate::repository::codec::{Encoded, Encoder};
 use crate::repository::error::RepositoryError;
+use crate::repository::hash::{Message, id_beside, id_of};
 use crate::repository::index::{self, Index};
 use crate::repository::pack::{self, BlobKind, PackEntry};
 
@@ -25,20 +26,20 @@ pub struct WriterOptions {
     pub level: i32,
     /// Bytes of blobs at which a pack is closed.
     pub pack_size: usize,
-    /// Finished packs on their way to the store at the same time.
-    pub uploads: usize,
+    /// Full packs that get their name or are on their way to the store at the same time.
+    pub full_packs: usize,
 }
 
 impl WriterOptions {
     /// Packs and their number for a budget of `memory` bytes for the whole mover.
     pub fn for_memory(memory: u64) -> Self {
-        let (pack_size, uploads) = match memory >> 20 {
-            0..96 => (8 << 20, 2),
-            96..192 => (16 << 20, 3),
-            192..512 => (16 << 20, 6),
+        let (pack_size, full_packs) = match memory >> 20 {
+            0..96 => (8 << 20, 3),
+            96..192 => (16 << 20, 4),
+            192..512 => (16 << 20, 8),
             _ => (32 << 20, 8),
         };
-        WriterOptions { level: LEVEL, pack_size, uploads }
+        WriterOptions { level: LEVEL, pack_size, full_packs }
     }
 }
 
@@ -78,7 +79,9 @@ struct Shared {
     /// Blobs that this writer took on, by kind.
     fresh: [Mutex<HashSet<Id>>; 2],
     open: [Mutex<OpenPack>; 2],
-    uploads: Arc<Semaphore>,
+    /// Full packs whose names are still to be hashed: that rides along with the hashing of blobs.
+    unnamed: Mutex<Vec<Unnamed>>,
+    room: Arc<Semaphore>,
     /// Buffers of packs that have been put, for the next ones.
     buffers: Mutex<Vec<BytesMut>>,
     outcome: Mutex<Outcome>,
@@ -89,6 +92,14 @@ struct Shared {
 struct OpenPack {
     body: BytesMut,
     entries: Vec<PackEntry>,
+}
+
+/// A full pack with its header, hashed in part.
+struct Unnamed {
+    body: BytesMut,
+    entries: Vec<PackEntry>,
+    message: Message,
+    room: OwnedSemaphorePermit,
 }
 
 #[derive(Default)]
@@ -114,7 +125,8 @@ impl Writer {
                 runtime: Handle::current(),
                 fresh: Default::default(),
                 open: Default::default(),
-                uploads: Arc::new(Semaphore::new(options.uploads)),
+                unnamed: Mutex::default(),
+                room: Arc::new(Semaphore::new(options.full_packs)),
                 buffers: Mutex::default(),
                 outcome: Mutex::default(),
                 failed: AtomicBool::new(false),
@@ -127,18 +139,14 @@ impl Writer {
         Encoder::new(self.shared.repository.master_key(), self.shared.options.level)
     }
 
-    /// Stores the blob unless the repository or this writer has it. Blocks while all uploads are busy: for threads outside of the
-    /// runtime only.
+    /// Stores the blob unless the repository or this writer has it. Blocks while there is no room for another full pack: for threads
+    /// outside of the runtime only.
     pub fn add(&self, encoder: &mut Encoder, kind: BlobKind, plain: &[u8]) -> Result<Added, RepositoryError> {
-        self.add_named(encoder, kind, id_of(plain), plain)
-    }
-
-    /// As [`Writer::add`], for bytes whose id is known already.
-    pub fn add_named(&self, encoder: &mut Encoder, kind: BlobKind, id: Id, plain: &[u8]) -> Result<Added, RepositoryError> {
         let shared = &self.shared;
         if shared.failed.load(Ordering::Relaxed) {
             return Err(RepositoryError::Stopped);
         }
+        let id = self.id_of(plain);
         if shared.known.has(kind, &id) || !lock(&shared.fresh[kind as usize]).insert(id) {
             return Ok(Added { id, stored: 0 });
         }
@@ -156,27 +164,57 @@ impl Writer {
             is_full.then(|| std::mem::take(&mut *open))
         };
         if let Some(full) = full {
-            let (id, body, entries) = self.close(full)?;
-            let permit = shared.runtime.block_on(Arc::clone(&shared.uploads).acquire_owned()).map_err(|_| RepositoryError::Stopped)?;
-            self.upload(id, body, entries, permit);
+            let room = match Arc::clone(&shared.room).try_acquire_owned() {
+                Ok(room) => room,
+                Err(_) => {
+                    // Packs that wait for their names take room too, and only threads like this one give them names.
+                    self.name_one();
+                    shared.runtime.block_on(Arc::clone(&shared.room).acquire_owned()).map_err(|_| RepositoryError::Stopped)?
+                }
+            };
+            let unnamed = self.close(full, room)?;
+            lock(&shared.unnamed).push(unnamed);
         }
         Ok(Added { id, stored: length })
     }
 
-    fn close(&self, open: OpenPack) -> Result<(Id, Bytes, Vec<PackEntry>), RepositoryError> {
-        let mut body = open.body;
-        body.extend_from_slice(&pack::encode_header(&open.entries, &self.shared.repository.master_key().cipher())?);
-        Ok((id_of(&body), body.freeze(), open.entries))
+    /// The blob's id, while a full pack's name is hashed along with it.
+    fn id_of(&self, plain: &[u8]) -> Id {
+        /// Below this, looking for a pack costs more than it saves.
+        const WORTH_IT: usize = 16 << 10;
+        let unnamed = if plain.len() < WORTH_IT { None } else { lock(&self.shared.unnamed).pop() };
+        let Some(mut unnamed) = unnamed else { return id_of(plain) };
+        let id = id_beside(plain, &mut unnamed.message, &unnamed.body);
+        if unnamed.body.len() - unnamed.message.taken() < WORTH_IT {
+            self.upload(unnamed);
+        } else {
+            lock(&self.shared.unnamed).push(unnamed);
+        }
+        id
     }
 
-    fn upload(&self, id: Id, body: Bytes, entries: Vec<PackEntry>, permit: OwnedSemaphorePermit) {
+    fn name_one(&self) {
+        let unnamed = lock(&self.shared.unnamed).pop();
+        if let Some(unnamed) = unnamed {
+            self.upload(unnamed);
+        }
+    }
+
+    fn close(&self, open: OpenPack, room: OwnedSemaphorePermit) -> Result<Unnamed, RepositoryError> {
+        let mut body = open.body;
+        body.extend_from_slice(&pack::encode_header(&open.entries, &self.shared.repository.master_key().cipher())?);
+        Ok(Unnamed { body, entries: open.entries, message: Message::default(), room })
+    }
+
+    fn upload(&self, unnamed: Unnamed) {
+        let id = unnamed.message.finish(&unnamed.body);
         let writer = self.clone();
         self.shared.runtime.spawn(async move {
-            if let Err(error) = writer.put(id, body, entries).await {
+            if let Err(error) = writer.put(id, unnamed.body.freeze(), unnamed.entries).await {
                 writer.shared.failed.store(true, Ordering::Relaxed);
                 lock(&writer.shared.outcome).error.get_or_insert(error);
             }
-            drop(permit);
+            drop(unnamed.room);
         });
     }
 
@@ -211,16 +249,18 @@ impl Writer {
     /// error nothing refers to what was put.
     pub async fn finish(self) -> Result<Written, RepositoryError> {
         let shared = &self.shared;
+        for unnamed in std::mem::take(&mut *lock(&shared.unnamed)) {
+            self.upload(unnamed);
+        }
         for open in &shared.open {
             let open = std::mem::take(&mut *lock(open));
             if !open.entries.is_empty() && !shared.failed.load(Ordering::Relaxed) {
-                let (id, body, entries) = self.close(open)?;
-                let permit = Arc::clone(&shared.uploads).acquire_owned().await.map_err(|_| RepositoryError::Stopped)?;
-                self.upload(id, body, entries, permit);
+                let room = Arc::clone(&shared.room).acquire_owned().await.map_err(|_| RepositoryError::Stopped)?;
+                self.upload(self.close(open, room)?);
             }
         }
-        let all = u32::try_from(shared.options.uploads).expect("a few uploads");
-        drop(shared.uploads.acquire_many(all).await.map_err(|_| RepositoryError::Stopped)?);
+        let all = u32::try_from(shared.options.full_packs).expect("a few packs");
+        drop(shared.room.acquire_many(all).await.map_err(|_| RepositoryError::Stopped)?);
         let rest = {
             let mut outcome = lock(&shared.outcome);
             if let Some(error) = outcome.error.take() {
@@ -249,7 +289,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn blobs_of_many_threads_are_stored_once_and_come_back() {
         let repository = repository().await;
-        let options = WriterOptions { level: 1, pack_size: 100_000, uploads: 2 };
+        let options = WriterOptions { level: 1, pack_size: 100_000, full_packs: 2 };
         let writer = Writer::new(&repository, Arc::default(), options);
         let blob = |n: usize| format!("blob {n} ").repeat(n * 7 + 1).into_bytes();
         let threads: Vec<_> = (0..4)
@@ -275,7 +315,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn what_the_repository_has_is_not_stored_again_and_kinds_are_kept_apart() {
         let repository = repository().await;
-        let options = WriterOptions { level: 1, pack_size: 100_000, uploads: 1 };
+        let options = WriterOptions { level: 1, pack_size: 100_000, full_packs: 1 };
         let writer = Writer::new(&repository, Arc::default(), options);
         let add = |writer: Writer, kind| {
             tokio::task::spawn_blocking(move || writer.add(&mut writer.encoder().unwrap(), kind, b"{\"nodes\":[]}\n").unwrap())

@@ -203,7 +203,7 @@ mod tests {
     /// Two snapshots that share one folder, in several packs of each kind and two index objects.
     async fn fixture() -> Repository {
         let repository = Repository::init(Store::memory(), &Password::generate().unwrap(), KeyOrigin::default()).await.unwrap();
-        let options = WriterOptions { level: 1, pack_size: 500, uploads: 2 };
+        let options = WriterOptions { level: 1, pack_size: 500, full_packs: 2 };
         let writer = Writer::new(&repository, Arc::default(), options);
         let shared = dir(&writer, "shared", &[file(&writer, "a", 0..9).await, file(&writer, "b", 9..12).await]).await;
         let old = dir(&writer, "old", &[file(&writer, "c", 12..20).await]).await;
@@ -363,7 +363,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_tree_that_is_no_folder_is_named_with_its_point() {
         let repository = fixture().await;
-        let writer = Writer::new(&repository, Arc::default(), WriterOptions { level: 1, pack_size: 500, uploads: 2 });
+        let writer = Writer::new(&repository, Arc::default(), WriterOptions { level: 1, pack_size: 500, full_packs: 2 });
         let bad = br#"{"nodes":[{"name":"../x","type":"file","content":[]}]}"#;
         let id = add(&writer, BlobKind::Tree, bad.to_vec()).await;
         assert_eq!(id, id_of(bad));

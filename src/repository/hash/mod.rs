@@ -11,8 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::model::id::Id;
 
 const BLOCK: usize = 64;
-const START: [u32; 8] =
-    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+const START: [u32; 8] = [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// SHA-256 of the bytes: a blob's name, or an object's.
 pub fn id_of(bytes: &[u8]) -> Id {
