@@ -115,7 +115,7 @@ async fn restic_refuses_what_our_locks_forbid_and_no_more() {
     let refused = run(ground.restic(&["forget", "latest", "--prune"]));
     assert!(!refused.status.success() && text(&refused).contains("already locked"), "{}", text(&refused));
 
-    // The lock is of a living process: restic's own sweep leaves it, its sledgehammer does not, and then we know.
+    // restic's sweep asks by SIGHUP whether the owner lives, and leaves its lock; its sledgehammer does not, and then we know.
     assert!(run(ground.restic(&["unlock"])).status.success());
     shared.prove().await.unwrap();
     assert!(run(ground.restic(&["unlock", "--remove-all"])).status.success());
@@ -145,10 +145,7 @@ async fn we_wait_while_restic_holds_an_exclusive_lock_and_follow_its_new_passwor
     assert!(status.success());
     lock.unwrap().release().await.unwrap();
     Repository::open(ground.store(Store::open), &password("second")).await.unwrap();
-    assert!(matches!(
-        Repository::open(ground.store(Store::open), &password("first")).await,
-        Err(RepositoryError::WrongPassword { .. })
-    ));
+    assert!(matches!(Repository::open(ground.store(Store::open), &password("first")).await, Err(RepositoryError::WrongPassword { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -103,6 +103,7 @@ impl Lock {
     ) -> Result<Lock, RepositoryError> {
         let exclusive = mode == Mode::Exclusive;
         let nonce = nonce()?;
+        outlive_restics_question();
         let deadline = Instant::now() + options.wait;
         let mut pause = Duration::from_millis(500);
         let mut told = None;
@@ -275,6 +276,14 @@ async fn conflict(
     let alive = survey::reap(repository, in_the_way, clock).await?;
     let now = clock.now();
     Ok((keys, alive.first().map(|lock| lock.describe(now))))
+}
+
+/// restic finds out whether the owner of a lock on its machine lives by sending it SIGHUP, and ignores that signal itself. So must we: the
+/// signal ends a process that has not asked for it. Once asked for, it never does again.
+fn outlive_restics_question() {
+    if let Err(error) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
+        tracing::warn!(%error, "a restic that asks whether this process lives may end it");
+    }
 }
 
 /// Writes a lock object.
