@@ -1,5 +1,7 @@
 //! Does bad input end in a clear error with a way on, and is nothing lost by it?
 
+#![allow(clippy::unwrap_used, reason = "a helper that cannot go on says so by a panic")]
+
 mod support;
 
 use std::fs;
