@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::cli::error::CliError;
 use crate::cli::exit::{ExitCode, Verdict, judge};
 use crate::cli::table::Table;
+use crate::mover::error::MoverError;
 use crate::repository::error::RepositoryError;
 
 /// How the user wants to read.
@@ -141,7 +142,9 @@ pub fn chain_text(error: &anyhow::Error) -> String {
 fn causes(error: &anyhow::Error) -> Vec<String> {
     let mut said: Vec<String> = Vec::new();
     for cause in error.chain() {
-        if matches!(cause.downcast_ref(), Some(RepositoryError::Store(_))) {
+        let passes_on = matches!(cause.downcast_ref(), Some(RepositoryError::Store(_)))
+            || matches!(cause.downcast_ref(), Some(MoverError::Repository(_)));
+        if passes_on {
             // It says no more than its source does.
             continue;
         }

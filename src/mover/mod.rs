@@ -48,7 +48,13 @@ pub async fn run(
             let chunker = repository.config().chunker()?;
             let tools =
                 save::Tools { writer: writer.clone(), reader, chunker, counters: Arc::clone(&counters), clock, runtime, threads, stop };
-            report.claims = blocking(move || claims.iter().map(|claim| save::save_claim(&tools, claim)).collect()).await?;
+            let saved = blocking(move || claims.iter().map(|claim| save::save_claim(&tools, claim)).collect()).await;
+            if let Err(MoverError::Repository(RepositoryError::Stopped)) = saved {
+                // Whoever was stopped does not know why; the writer does.
+                writer.finish().await?;
+                return Err(RepositoryError::Stopped.into());
+            }
+            report.claims = saved?;
             let written = writer.finish().await?;
             (report.new_packs, report.new_indexes) = (written.packs, written.indexes);
             report.total = counters.progress();
