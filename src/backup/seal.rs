@@ -48,8 +48,8 @@ pub(super) struct Sealing<'a> {
     pub run: &'a str,
     pub started: DateTime<FixedOffset>,
     pub lock: &'a Lock,
-    /// Packs that the index named before the movers began.
-    pub packs_before: &'a [Id],
+    /// What the repository had before the movers began.
+    pub before: &'a Index,
 }
 
 impl Sealing<'_> {
@@ -57,7 +57,7 @@ impl Sealing<'_> {
         let repository = &self.backup.repository;
         self.backup.monitor.event(Event::Step("sealing the point".into()));
         self.lock.prove().await?;
-        let index = Arc::new(Index::load(repository).await?);
+        let index = Arc::new(self.before.reload(repository).await?);
         let total = reports.iter().fold(Progress::default(), |sum, report| add(sum, report.total));
         let mut saved: BTreeMap<ClaimId, ClaimReport> = BTreeMap::new();
         let planned = self.plan.ordinals.iter().flat_map(|ordinal| &ordinal.claims);
@@ -108,7 +108,7 @@ impl Sealing<'_> {
                 return Err(BackupError::Vanished { what: format!("index {id}") });
             }
         }
-        if self.packs_before.iter().all(|pack| present.contains_key(pack) && indexed.contains(pack)) {
+        if self.before.packs().iter().all(|pack| present.contains_key(pack) && indexed.contains(pack)) {
             return Ok(());
         }
         // Some old pack is gone. Whether this point needs it only its trees can tell.

@@ -1,5 +1,7 @@
 //! Which blob is where: the index objects, and all of them in memory as one sorted table.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use futures::StreamExt;
@@ -53,12 +55,14 @@ impl Slot {
 }
 
 /// All blobs of all index objects. A blob that stands in several packs has a row for each.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Index {
     slots: Vec<Slot>,
     packs: Vec<Id>,
     /// Where the last blob of each pack ends that is in the table.
     ends: Vec<u32>,
+    /// The index objects that the table was made from.
+    objects: HashSet<Id>,
 }
 
 impl Index {
@@ -71,26 +75,46 @@ impl Index {
     /// read: `Ok` leaves it out.
     pub async fn load_with(
         repository: &Repository,
-        mut see: impl FnMut(Id, Result<&[(Id, Vec<PackEntry>)], RepositoryError>) -> Result<(), RepositoryError>,
+        see: impl FnMut(Id, Result<&[(Id, Vec<PackEntry>)], RepositoryError>) -> Result<(), RepositoryError>,
     ) -> Result<Self, RepositoryError> {
+        let mut index = Index::default();
+        index.read(repository, repository.ids(FOLDER).await?, see).await?;
+        Ok(index)
+    }
+
+    /// The same as [`Index::load`] by now; reads only what has come since, unless something has gone.
+    pub async fn reload(&self, repository: &Repository) -> Result<Self, RepositoryError> {
         let ids = repository.ids(FOLDER).await?;
+        let still = ids.iter().filter(|id| self.objects.contains(id)).count();
+        let mut index = if still == self.objects.len() { self.clone() } else { Index::default() };
+        let new = ids.into_iter().filter(|id| !index.objects.contains(id)).collect();
+        index.read(repository, new, |_, packs| packs.map(|_| ())).await?;
+        Ok(index)
+    }
+
+    async fn read(
+        &mut self,
+        repository: &Repository,
+        ids: Vec<Id>,
+        mut see: impl FnMut(Id, Result<&[(Id, Vec<PackEntry>)], RepositoryError>) -> Result<(), RepositoryError>,
+    ) -> Result<(), RepositoryError> {
         let mut objects =
             futures::stream::iter(ids).map(|id| async move { (id, repository.get_sealed(FOLDER, &id).await) }).buffer_unordered(IN_FLIGHT);
-        let mut index = Index::default();
         while let Some((id, bytes)) = objects.next().await {
             let damaged = |reason| RepositoryError::damaged(format!("{FOLDER}/{id}"), reason);
             match bytes.and_then(|bytes| decode(&bytes).map_err(damaged)) {
                 Ok(packs) => {
                     see(id, Ok(&packs))?;
                     for (pack, entries) in packs {
-                        index.push(pack, &entries);
+                        self.push(pack, &entries);
                     }
+                    self.objects.insert(id);
                 }
                 Err(error) => see(id, Err(error))?,
             }
         }
-        index.sort();
-        Ok(index)
+        self.sort();
+        Ok(())
     }
 
     /// Of packs whose entries are known.
@@ -281,6 +305,24 @@ mod tests {
         assert_eq!(index.places(BlobKind::Data, &Id([2; 32])).count(), 2);
         assert!(!index.has(BlobKind::Tree, &Id([2; 32])));
         assert!(!index.has(BlobKind::Data, &Id([4; 32])));
+    }
+
+    #[tokio::test]
+    async fn a_reloaded_index_knows_what_came_and_forgets_what_went() {
+        use crate::repository::key::{KeyOrigin, Password};
+        use crate::store::Store;
+        let store = Store::memory();
+        let repository = Repository::init(store.clone(), &Password::generate().unwrap(), KeyOrigin::default()).await.unwrap();
+        let object = |n: u8| encode(&[(Id([n; 32]), vec![entry(n, BlobKind::Data, 0)])]);
+        let first = repository.put_sealed(FOLDER, &object(1)).await.unwrap();
+        let index = Index::load(&repository).await.unwrap();
+        repository.put_sealed(FOLDER, &object(2)).await.unwrap();
+        let index = index.reload(&repository).await.unwrap();
+        assert!(index.has(BlobKind::Data, &Id([1; 32])) && index.has(BlobKind::Data, &Id([2; 32])));
+        store.delete(&[format!("{FOLDER}/{first}")]).await.unwrap();
+        let index = index.reload(&repository).await.unwrap();
+        assert!(!index.has(BlobKind::Data, &Id([1; 32])) && index.has(BlobKind::Data, &Id([2; 32])));
+        assert_eq!(index.packs(), [Id([2; 32])]);
     }
 
     #[test]

@@ -63,6 +63,7 @@ pub struct Lock(Option<Held>);
 struct Held {
     core: Arc<Core>,
     task: JoinHandle<()>,
+    waited: bool,
 }
 
 /// What the holder and the refreshing task share.
@@ -109,7 +110,11 @@ impl Lock {
         let mut told = None;
         loop {
             let holder = match attempt(repository, exclusive, &nonce, options).await {
-                Ok(Attempt::Held(state)) => return Ok(Lock::keep(repository, exclusive, nonce, options, state)),
+                Ok(Attempt::Held(state)) => {
+                    let mut lock = Lock::keep(repository, exclusive, nonce, options, state);
+                    lock.0.as_mut().expect("just made").waited = told.is_some();
+                    return Ok(lock);
+                }
                 Ok(Attempt::Conflict(holder)) => holder,
                 Err(RepositoryError::Store(error))
                     if mode == Mode::Reading && matches!(error.kind, ErrorKind::Denied | ErrorKind::ReadOnly) =>
@@ -146,7 +151,12 @@ impl Lock {
             state: Mutex::new(state),
             lost: watch::Sender::new(None),
         });
-        Lock(Some(Held { task: tokio::spawn(refresh::run(Arc::clone(&core))), core }))
+        Lock(Some(Held { task: tokio::spawn(refresh::run(Arc::clone(&core))), core, waited: false }))
+    }
+
+    /// Somebody else held the repository at first: what was read of it meanwhile may be out of date.
+    pub fn waited(&self) -> bool {
+        self.0.as_ref().is_some_and(|held| held.waited)
     }
 
     /// Nobody else holds anything.
