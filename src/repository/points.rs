@@ -135,7 +135,7 @@ pub async fn previous(reader: &Reader, set: &SetName, cluster: &str) -> Result<P
 
 /// Whether a snapshot is a point, and what is wrong with it. `Err` is for a repository that cannot be read at all: a damaged point
 /// among whole ones must not hide those.
-async fn judge(reader: &Reader, id: Id, snapshot: Snapshot) -> Result<Result<StoredPoint, Foreign>, RepositoryError> {
+pub(super) async fn judge(reader: &Reader, id: Id, snapshot: Snapshot) -> Result<Result<StoredPoint, Foreign>, RepositoryError> {
     let foreign = |snapshot, reason: Option<String>| Ok(Err(Foreign { id, snapshot, reason }));
     let (Some(set), Some(tree)) = (set_of(&snapshot), snapshot.tree) else { return foreign(snapshot, None) };
     let Ok(time) = DateTime::parse_from_rfc3339(&snapshot.time) else { return foreign(snapshot, None) };

@@ -1,11 +1,12 @@
 //! Is everything there that the points need, and is it what was stored?
 //!
 //! The structure is always checked: every pack that the index names is listed with exactly the size that follows from its blobs; every
-//! snapshot and every tree decodes; every chunk and subtree that they name is in the index. Reading data on top proves packs byte by
-//! byte. Memory: the index, some 100 bytes a tree and a pack, and one window of a pack for each worker.
+//! snapshot and every tree decodes; every chunk and subtree that they name is in the index; every point that passes for a whole one holds
+//! what its manifest says. Reading data on top proves packs byte by byte. Memory: the index, some 100 bytes a tree and a pack, and one window of a pack for each worker.
 
 mod layout;
 mod packs;
+mod promises;
 mod report;
 mod trees;
 
@@ -26,7 +27,11 @@ use crate::repository::index;
 use crate::repository::index::Index;
 use crate::repository::key;
 use crate::repository::snapshot;
+use crate::repository::snapshot::Snapshot;
 use crate::store::{ErrorKind, StoreError};
+
+/// Small objects got at the same time.
+const IN_FLIGHT: usize = 16;
 
 /// What to check beyond the structure.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,7 +54,7 @@ pub async fn check(repository: &Repository, options: &CheckOptions, monitor: &dy
 
     // Snapshots before the index, the index before the packs: whatever is named is then older than the list it must be in.
     monitor.event(Event::Step("checking snapshots".into()));
-    let roots = check_snapshots(repository, &mut findings, &mut report).await?;
+    let snapshots = check_snapshots(repository, &mut findings, &mut report).await?;
     monitor.event(Event::Step("loading the index".into()));
     let mut layout = Layout::default();
     let index = Index::load_with(repository, |id, packs| match packs {
@@ -76,10 +81,13 @@ pub async fn check(repository: &Repository, options: &CheckOptions, monitor: &dy
         packs::read(repository, &index, chosen, workers, &mut findings, &mut bad, &mut report, monitor).await?;
     }
 
-    monitor.event(Event::Step(format!("following the trees of {} snapshots", roots.len())));
+    monitor.event(Event::Step(format!("following the trees of {} snapshots", snapshots.len())));
     let mut forest = Forest::read(repository, &index, &Arc::new(bad), workers, &mut findings).await?;
     report.trees = forest.len() as u64;
+    let roots: Vec<(Id, Id)> = snapshots.iter().filter_map(|(id, snapshot)| Some((*id, snapshot.tree?))).collect();
     forest.judge(&index, &roots, &mut findings);
+    drop(forest);
+    promises::check(repository, &index, snapshots, &mut findings).await?;
     report.findings = findings.finish();
     Ok(report)
 }
@@ -93,31 +101,29 @@ async fn check_keys(repository: &Repository, findings: &mut Findings) -> Result<
     Ok(())
 }
 
-/// Every snapshot with its tree.
+/// Every snapshot that has a tree.
 async fn check_snapshots(
     repository: &Repository,
     findings: &mut Findings,
     report: &mut CheckReport,
-) -> Result<Vec<(Id, Id)>, RepositoryError> {
+) -> Result<Vec<(Id, Snapshot)>, RepositoryError> {
     let ids = repository.ids(snapshot::FOLDER).await?;
     report.snapshots = ids.len() as u64;
-    let mut roots = Vec::with_capacity(ids.len());
-    let mut loaded = futures::stream::iter(ids).map(|id| async move { (id, snapshot::load(repository, &id).await) }).buffered(16);
+    let mut snapshots = Vec::with_capacity(ids.len());
+    let mut loaded = futures::stream::iter(ids).map(|id| async move { (id, snapshot::load(repository, &id).await) }).buffered(IN_FLIGHT);
     while let Some((id, snapshot)) = loaded.next().await {
         let what = match snapshot {
-            Ok(snapshot) => match snapshot.tree {
-                Some(tree) => {
-                    roots.push((id, tree));
-                    continue;
-                }
-                None => "it names no tree".to_owned(),
-            },
+            Ok(snapshot) if snapshot.tree.is_some() => {
+                snapshots.push((id, snapshot));
+                continue;
+            }
+            Ok(_) => "it names no tree".to_owned(),
             Err(error) => reason(error)?,
         };
         let marks = findings.damage(format!("{}/{id}", snapshot::FOLDER), what);
         findings.touch(id, marks);
     }
-    Ok(roots)
+    Ok(snapshots)
 }
 
 /// What is wrong with an object that could not be had, or the error again where it says nothing about that object.
@@ -157,9 +163,9 @@ mod tests {
     use crate::repository::codec::id_of;
     use crate::repository::key::{KeyOrigin, Password};
     use crate::repository::pack;
+    use crate::repository::points;
     use crate::repository::pack::BlobKind;
     use crate::repository::reader::Reader;
-    use crate::repository::snapshot::Snapshot;
     use crate::repository::tree;
     use crate::repository::writer::{Writer, WriterOptions};
     use crate::store::Store;
@@ -377,5 +383,45 @@ mod tests {
         let mut expected = vec![(format!("tree {id}"), vec![point]), (format!("tree {}", Id([3; 32])), vec![point])];
         expected.sort();
         assert_eq!(objects, expected);
+    }
+
+    /// A point of set `shop/web` with one claim, whose manifest says that the claim's tree is `recorded`, or what it is.
+    async fn point(repository: &Repository, recorded: Option<Id>, suffix: &str) -> Id {
+        let writer = Writer::new(repository, Arc::default(), WriterOptions { level: 1, pack_size: 500, full_packs: 2 });
+        let claim = dir(&writer, "data-web-0", &[file(&writer, "a", 0..2).await]).await;
+        let Kind::Dir { subtree } = claim.kind else { panic!("a folder") };
+        let record = points::sample::claim("data", 0);
+        let record = crate::model::manifest::ClaimRecord { tree: recorded.or(subtree), ..record };
+        let manifest = serde_json::to_vec(&points::sample::point(1, &[record]).manifest).unwrap();
+        let content = vec![add(&writer, BlobKind::Data, manifest.clone()).await];
+        let mut manifest_entry = entry(points::MANIFEST, Kind::File { content });
+        manifest_entry.attrs.size = manifest.len() as u64;
+        let set = dir(&writer, "web", &[claim, manifest_entry]).await;
+        let namespace = dir(&writer, "shop", &[set]).await;
+        let root = dir(&writer, "", &[namespace]).await;
+        writer.finish().await.unwrap();
+        let Kind::Dir { subtree } = root.kind else { panic!("a folder") };
+        let snapshot = Snapshot {
+            time: "2026-01-02T03:04:05Z".into(),
+            tree: subtree,
+            paths: vec!["/shop/web".into()],
+            hostname: format!("web.shop.here{suffix}"),
+            ..Snapshot::default()
+        };
+        snapshot::save(repository, &snapshot).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_point_that_passes_for_whole_and_is_not_is_damaged_and_one_that_says_so_is_not() {
+        let repository = fixture().await;
+        point(&repository, None, "").await;
+        point(&repository, Some(Id([5; 32])), ".partial").await;
+        assert!(check(&repository, &STRUCTURE, &Silent).await.unwrap().is_sound());
+        let liar = point(&repository, Some(Id([5; 32])), "").await;
+        let report = check(&repository, &STRUCTURE, &Silent).await.unwrap();
+        assert_eq!(touched(&report), BTreeSet::from([liar]));
+        let finding = report.findings.iter().find(|finding| finding.severity == Severity::Damage).unwrap();
+        assert_eq!(finding.object, format!("snapshots/{liar}"));
+        assert!(finding.what.contains("claim data-web-0 was changed by another program"), "{}", finding.what);
     }
 }
