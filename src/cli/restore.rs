@@ -44,6 +44,10 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "POINT", default_value = "latest")]
     point: Selector,
 
+    /// Points of this cluster; that of the settings where left out
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+
     /// Make the claims' folders in DIR; the set's `from` of the settings where left out
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
@@ -176,16 +180,16 @@ fn platform(args: &RestoreArgs, wire: &Wire) -> anyhow::Result<Folders> {
 
 fn options(args: &RestoreArgs, wire: &Wire) -> Result<RestoreOptions, CliError> {
     let set = args.to.as_ref().unwrap_or(&args.set);
-    let policy = wire.set_settings(set).and_then(|set| set.start.as_ref()).map(|start| start.policy);
-    let start = match (args.start, policy) {
-        (Some(StartArg::AsSet), _) | (None, None) => StartMode::AsSet,
-        (Some(StartArg::Ordered), _) | (None, Some(StartPolicy::Ordered)) => StartMode::Ordered,
-        (Some(StartArg::Parallel), _) | (None, Some(StartPolicy::Parallel)) => StartMode::Parallel,
-        (Some(StartArg::None), _) => StartMode::None,
+    let start = match args.start {
+        None | Some(StartArg::AsSet) => StartMode::AsSet,
+        Some(StartArg::Ordered) => StartMode::Ordered,
+        Some(StartArg::Parallel) => StartMode::Parallel,
+        Some(StartArg::None) => StartMode::None,
     };
+    let policy = wire.set_settings(set).and_then(|set| set.start.as_ref()).map(|start| start.policy);
     Ok(RestoreOptions {
         point: args.point.clone(),
-        cluster: wire.settings.cluster.clone(),
+        cluster: args.cluster.clone().or_else(|| wire.settings.cluster.clone()),
         allow_partial: args.allow_partial,
         ordinals: args.ordinals.iter().copied().map(Ordinal).collect(),
         claims: args.claims.clone(),
@@ -194,6 +198,7 @@ fn options(args: &RestoreArgs, wire: &Wire) -> Result<RestoreOptions, CliError> 
         allow_extra_claims: args.allow_extra_claims,
         ignore_room: args.ignore_room,
         start,
+        starts_at_once: policy.map(|policy| policy == StartPolicy::Parallel),
         parallel: wire.parallel(args.parallel, set),
         memory: wire.memory(),
         location: wire.location()?.to_owned(),

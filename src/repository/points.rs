@@ -257,19 +257,24 @@ impl Points {
                 point => Ok(point),
             };
         }
-        let of_set: Vec<&StoredPoint> = self
-            .points
-            .iter()
-            .filter(|point| point.point.set == *set && point.point.kind == PointKind::Normal)
-            .filter(|point| cluster.is_none_or(|cluster| point.point.cluster == cluster))
-            .collect();
-        let clusters: BTreeSet<&str> = of_set.iter().map(|point| point.point.cluster.as_str()).collect();
-        if clusters.len() > 1 {
-            let clusters = clusters.into_iter().map(str::to_owned).collect();
-            return Err(ChoiceError::SeveralClusters { set: set.to_string(), clusters });
-        }
+        let named = self.points.iter().filter(|point| point.point.set == *set && point.point.kind == PointKind::Normal);
+        let (of_set, others): (Vec<&StoredPoint>, Vec<&StoredPoint>) =
+            named.partition(|point| cluster.is_none_or(|cluster| point.point.cluster == cluster));
+        let clusters = |points: &[&StoredPoint]| -> Vec<String> {
+            points.iter().map(|point| point.point.cluster.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+        };
         if of_set.is_empty() {
-            return Err(ChoiceError::None { set: set.to_string() });
+            return Err(match cluster {
+                // A set that lost its whole cluster is restored in another one.
+                Some(cluster) if !others.is_empty() => {
+                    ChoiceError::OtherCluster { set: set.to_string(), cluster: cluster.to_owned(), others: clusters(&others) }
+                }
+                _ => ChoiceError::None { set: set.to_string() },
+            });
+        }
+        let several = clusters(&of_set);
+        if several.len() > 1 {
+            return Err(ChoiceError::SeveralClusters { set: set.to_string(), clusters: several });
         }
         let until = match which {
             Selector::At(time) => Some(*time),
@@ -466,6 +471,8 @@ mod tests {
         let points = points(vec![sample::point(1, &two()), elsewhere]);
         assert!(matches!(chosen(&points, "latest"), Err(ChoiceError::SeveralClusters { .. })));
         assert_eq!(points.choose(&web(), Some("here"), &Selector::Latest, false).unwrap().point.id.0[0], 1);
+        let nowhere = points.choose(&web(), Some("nowhere"), &Selector::Latest, false);
+        assert!(matches!(nowhere, Err(ChoiceError::OtherCluster { others, .. }) if others == ["here", "there"]));
     }
 
     #[test]

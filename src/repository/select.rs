@@ -57,6 +57,8 @@ fn moment(text: &str) -> Option<DateTime<FixedOffset>> {
 pub enum ChoiceError {
     #[error("there is no point of set {set}")]
     None { set: String },
+    #[error("there is no point of set {set} of cluster {cluster}, but of {}", others.join(", "))]
+    OtherCluster { set: String, cluster: String, others: Vec<String> },
     #[error("there is no complete point of set {set}: {partial} partial only")]
     NoneComplete { set: String, partial: usize },
     #[error("there is no point of set {set} as old as {time}")]
@@ -86,7 +88,7 @@ impl ChoiceError {
             ChoiceError::NoPoint { reason: None, .. } => "it was made by another program: `restic restore` brings it back".to_owned(),
             ChoiceError::NoPoint { .. } => "`keepset check` tells more".to_owned(),
             ChoiceError::OtherSet { set, .. } => format!("restore {set}, with `--to` if it shall have another name"),
-            ChoiceError::SeveralClusters { .. } => "choose one with `--cluster`".to_owned(),
+            ChoiceError::OtherCluster { .. } | ChoiceError::SeveralClusters { .. } => "choose one with `--cluster`".to_owned(),
             ChoiceError::NoneComplete { .. } | ChoiceError::Partial { .. } => {
                 "choose an older point that is complete, or take what there is with `--allow-partial`".to_owned()
             }

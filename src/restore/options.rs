@@ -26,6 +26,8 @@ pub struct RestoreOptions {
     /// Begin although the room seems too little.
     pub ignore_room: bool,
     pub start: StartMode,
+    /// What the settings say of [`StartMode::AsSet`]: all at once, or in order; `None` to go by the point.
+    pub starts_at_once: Option<bool>,
     /// Movers at the same time; at least 1.
     pub parallel: usize,
     /// Bytes for each mover.
@@ -62,6 +64,7 @@ impl Default for RestoreOptions {
             allow_extra_claims: false,
             ignore_room: false,
             start: StartMode::default(),
+            starts_at_once: None,
             parallel: 2,
             memory: 64 << 20,
             location: String::new(),

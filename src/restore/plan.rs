@@ -360,8 +360,11 @@ fn planned_start(
         StartMode::AsSet if !options.claims.is_empty() || !options.paths.is_empty() => {
             Ok(PlannedStart::None("only a part of the volumes is restored".into()))
         }
-        StartMode::AsSet if point.manifest.set.pod_management_policy.as_deref() == Some("Parallel") => Ok(PlannedStart::Parallel(ordinals)),
-        StartMode::AsSet => Ok(PlannedStart::Ordered(ordinals)),
+        StartMode::AsSet => {
+            let recorded = || point.manifest.set.pod_management_policy.as_deref() == Some("Parallel");
+            let at_once = options.starts_at_once.unwrap_or_else(recorded);
+            Ok(if at_once { PlannedStart::Parallel(ordinals) } else { PlannedStart::Ordered(ordinals) })
+        }
     }
 }
 
@@ -585,6 +588,8 @@ mod tests {
         assert_eq!(start(&options(), Some("Parallel"), true), Ok(PlannedStart::Parallel(all.clone())));
         assert_eq!(start(&options(), Some("OrderedReady"), true), Ok(PlannedStart::Ordered(all.clone())));
         assert!(matches!(start(&options(), None, false), Ok(PlannedStart::None(_))));
+        let told = RestoreOptions { starts_at_once: Some(true), ..options() };
+        assert_eq!(start(&told, Some("OrderedReady"), true), Ok(PlannedStart::Parallel(all.clone())));
         let ordered = RestoreOptions { start: StartMode::Ordered, ..options() };
         assert_eq!(start(&ordered, Some("Parallel"), true), Ok(PlannedStart::Ordered(all)));
         assert!(matches!(start(&ordered, None, false), Err(Refusal::CannotStart { .. })));

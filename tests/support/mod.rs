@@ -5,6 +5,7 @@
 pub mod compare;
 pub mod fault;
 pub mod keepset;
+pub mod mapped;
 pub mod minio;
 pub mod mutate;
 pub mod restic;
