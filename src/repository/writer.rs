@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::model::id::Id;
 use crate::repository::Repository;
-use crate::repository::codec::{Encoded, Encoder};
+use crate::repository::codec::{self, Encoded, Encoder};
 use crate::repository::error::RepositoryError;
 use crate::repository::hash::{Message, id_beside, id_of};
 use crate::repository::index::{self, Index};
@@ -39,12 +39,10 @@ impl WriterOptions {
             192..512 => (16 << 20, 8),
             _ => (32 << 20, 8),
         };
-        WriterOptions { level: LEVEL, pack_size, full_packs }
+        WriterOptions { level: codec::FAST, pack_size, full_packs }
     }
 }
 
-/// zstd's level where nobody says otherwise.
-pub const LEVEL: i32 = 2;
 /// Tree packs are smaller: they are read by windows at the next backup's start.
 const TREE_PACK: usize = 4 << 20;
 

@@ -163,8 +163,8 @@ mod tests {
     use crate::repository::codec::id_of;
     use crate::repository::key::{KeyOrigin, Password};
     use crate::repository::pack;
-    use crate::repository::points;
     use crate::repository::pack::BlobKind;
+    use crate::repository::points;
     use crate::repository::reader::Reader;
     use crate::repository::tree;
     use crate::repository::writer::{Writer, WriterOptions};
