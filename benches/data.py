@@ -12,6 +12,8 @@ import tarfile
 import time
 from pathlib import Path
 
+import tools
+
 VERSION = 1
 MB = 1_000_000
 # row: (name of the set, what it is)
@@ -124,12 +126,12 @@ def small(made, name, scale):
 
 def database(made, name, scale):
     """pgbench's tables on a primary, two standbys that follow it through thousands of transactions, then all three stopped."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
-    if not found:
-        raise Missing("row D needs PostgreSQL: apt-get install -y postgresql postgresql-contrib")
-    programs = found[-1].parent
     if os.geteuid() != 0:
-        raise Missing("row D is made by root, who starts PostgreSQL as user postgres")
+        raise Missing("row D is made by root, who starts PostgreSQL as user postgres; leave it out with --rows A,B,C")
+    if not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        tools.install("postgresql")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    programs = found[-1].parent
     sockets = made.parent / "sockets"
     members = [made / f"data-{name}-{ordinal}" for ordinal in range(3)]
     for folder in [sockets, *members]:

@@ -25,7 +25,10 @@ class Tool:
         self.program, self.place, self.s3 = program, place, s3
         self.place.mkdir(parents=True)
         self.repository = place / "repository"
-        self.env = {**os.environ, "XDG_CACHE_HOME": str(place / "cache"), "HOME": str(place), "TMPDIR": str(place)}
+        # The user's own settings of these tools stay out.
+        own = ("KEEPSET_", "RESTIC_", "RUSTIC_", "BORG_", "BUPSTASH_", "AWS_", "OPENDAL_")
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        self.env.update(XDG_CACHE_HOME=str(place / "cache"), HOME=str(place), TMPDIR=str(place))
         if s3:
             self.env.update(AWS_ACCESS_KEY_ID=s3["key"], AWS_SECRET_ACCESS_KEY=s3["secret"], AWS_REGION="us-east-1",
                             AWS_DEFAULT_REGION="us-east-1", AWS_ENDPOINT_URL=s3["endpoint"], AWS_ENDPOINT=s3["endpoint"],
