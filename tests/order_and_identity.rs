@@ -1,4 +1,5 @@
 //! Does a set come back as one thing: every claim to its ordinal, ordinals in order, and nothing that looks whole and is not?
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 mod support;
 
