@@ -27,12 +27,12 @@ use crate::repository::Repository;
 /// Back up sets: one recovery point of all ordinals and claims of each
 ///
 /// Examples:
-///   keepset backup shop/web --from /srv/shop/web       one folder per claim: data-web-0, data-web-1, …
+///   keepset backup shop/web --from /srv/shop/web     a folder per claim: data-web-0, data-web-1, …
 ///   keepset backup shop/web --from /srv/shop/web --dry-run
-///   keepset backup shop/web shop/db                    places and all else from the settings
-///   keepset backup --all                               every set of the settings
+///   keepset backup shop/web shop/db                  places and all else from the settings
+///   keepset backup --all                             every set of the settings
 ///
-/// A point is sealed last: until then nothing of it exists. Exit code 3 says that the point is partial.
+/// A point is sealed last: until then nothing of it exists. Exit code 3 says that it is partial.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct BackupArgs {

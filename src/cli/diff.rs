@@ -21,8 +21,8 @@ use crate::repository::reader::Reader;
 /// Examples:
 ///   keepset diff 1a2b3c4d 5e6f7a8b
 ///
-/// Each line is + added, - removed, M other bytes, T another kind of file, or U other attributes only, then the path and the size.
-/// Folders that are alike in both are not read, so unchanged data costs nothing.
+/// Each line is + added, - removed, M other bytes, T another kind of file, or U other attributes
+/// only, then the path and the size. Folders that are alike in both points are not read.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Diff {

@@ -120,3 +120,39 @@ fn of_repository(error: &RepositoryError) -> Option<ExitCode> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_failure_has_its_own_code() {
+        let location = || "/r".to_owned();
+        let cases: Vec<(anyhow::Error, ExitCode)> = vec![
+            (anyhow::anyhow!("anything"), ExitCode::Failed),
+            (CliError::usage("m", "h").into(), ExitCode::Usage),
+            (CliError::refused("m", "h").into(), ExitCode::Refused),
+            (CliError::Interrupted.into(), ExitCode::Interrupted),
+            (RetentionError::KeepsNothing.into(), ExitCode::Usage),
+            (RepositoryError::NoRepository { location: location() }.into(), ExitCode::NoRepository),
+            (RepositoryError::WrongPassword { location: location() }.into(), ExitCode::WrongPassword),
+            (RepositoryError::Locked { location: location(), holder: "h".into() }.into(), ExitCode::Locked),
+            (RepositoryError::AlreadyThere { location: location() }.into(), ExitCode::Refused),
+            (BackupError::Interrupted.into(), ExitCode::Interrupted),
+            (BackupError::Repository(RepositoryError::Locked { location: location(), holder: "h".into() }).into(), ExitCode::Locked),
+            (RestoreError::Choice(ChoiceError::NoneComplete { set: "a/b".into(), partial: 1 }).into(), ExitCode::Refused),
+            (RestoreError::Interrupted.into(), ExitCode::Interrupted),
+        ];
+        for (error, code) in cases {
+            assert_eq!(judge(&error).code, code, "{error:#}");
+        }
+    }
+
+    #[test]
+    fn the_outermost_cause_decides_and_the_first_hint_is_given() {
+        let inner = RepositoryError::WrongPassword { location: "/r".into() };
+        let verdict = judge(&anyhow::Error::new(inner).context("no point of set a/b"));
+        assert_eq!(verdict.code, ExitCode::WrongPassword);
+        assert!(verdict.hint.unwrap().contains("KEEPSET_PASSWORD_FILE"));
+    }
+}

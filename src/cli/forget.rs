@@ -33,8 +33,9 @@ use crate::retention::{self, Policy};
 ///   keepset forget --keep-daily 7 --keep-weekly 4
 ///   keepset forget shop/web --keep-last 3 --keep-within 14d
 ///
-/// Each rule keeps the newest complete point of each of that many hours, days, …. The newest complete point of a set always stays,
-/// partial ones stay until a newer one is complete, safety points are left alone. Space is not given back yet: stock `restic prune` does that.
+/// Each rule keeps the newest complete point of each of that many hours, days, … The newest complete
+/// point of a set always stays, partial ones stay until a newer one is complete, safety points are
+/// left alone. Space is not given back by this: stock `restic prune` does that.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Forget {

@@ -19,8 +19,8 @@ use crate::store::Probe;
 ///   keepset --repo /srv/backups init --generate-password /etc/keepset/password
 ///   KEEPSET_PASSWORD_FILE=/etc/keepset/password keepset --repo s3://backups/keepset init
 ///
-/// Tries first whether the store refuses to overwrite, lists and deletes, and how far its clock is off. A repository that restic
-/// or rustic made needs no init: it opens as it is.
+/// Tries first whether the store refuses to overwrite, lists and deletes, and how far its clock is
+/// off. A repository that restic or rustic made needs no init: it opens as it is.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Init {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -22,10 +23,29 @@ pub struct Shown {
     state: Mutex<State>,
 }
 
+/// Steps that only count on (`read 3 of 90 packs`) are told this often where lines stay.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+
 #[derive(Default)]
 struct State {
     bars: BTreeMap<Ordinal, ProgressBar>,
+    /// What is being done, below the bars.
+    step: Option<ProgressBar>,
     problems: u32,
+    /// The last step that was told as a line, and when.
+    told: Option<(String, Instant)>,
+}
+
+impl State {
+    /// Whether the step says more than the last one but with other numbers, or enough time has passed.
+    fn is_news(&mut self, step: &str, now: Instant) -> bool {
+        let words: String = step.chars().filter(|c| !c.is_ascii_digit()).collect();
+        if self.told.as_ref().is_some_and(|(last, at)| *last == words && now.duration_since(*at) < COUNT_EVERY) {
+            return false;
+        }
+        self.told = Some((words, now));
+        true
+    }
 }
 
 impl Shown {
@@ -41,6 +61,9 @@ impl Shown {
         if let (Some(bars), Ok(mut state)) = (&self.bars, self.state.lock()) {
             state.bars.values().for_each(ProgressBar::finish_and_clear);
             state.bars.clear();
+            if let Some(step) = state.step.take() {
+                step.finish_and_clear();
+            }
             // The terminal may be gone, which is no reason to fail.
             let _ = bars.clear();
         }
@@ -55,7 +78,7 @@ impl Shown {
 
     fn bar<'a>(&self, bars: &MultiProgress, state: &'a mut State, ordinal: Ordinal, total: Option<u64>) -> &'a ProgressBar {
         let bar = state.bars.entry(ordinal).or_insert_with(|| {
-            let bar = bars.add(ProgressBar::new(0));
+            let bar = bars.insert(0, ProgressBar::new(0));
             bar.set_prefix(format!("ordinal {ordinal}"));
             bar
         });
@@ -83,7 +106,16 @@ impl Monitor for Shown {
         // A panic elsewhere while an event was shown must not stop the run.
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match event {
-            Event::Step(text) => self.tell(|| self.output.note(&text)),
+            Event::Step(text) => match &self.bars {
+                Some(bars) => {
+                    let spinner = || bars.add(ProgressBar::new_spinner().with_style(style("{prefix:>12} {spinner} {msg}")));
+                    let step = state.step.get_or_insert_with(spinner);
+                    step.enable_steady_tick(Duration::from_millis(120));
+                    step.set_message(plain(&text));
+                }
+                None if state.is_news(&text, Instant::now()) => self.output.note(&text),
+                None => {}
+            },
             Event::Progress { ordinal, progress, total } => {
                 if let Some(bars) = &self.bars {
                     let bar = self.bar(bars, &mut state, ordinal, total);
@@ -111,6 +143,11 @@ impl Monitor for Shown {
     }
 }
 
+/// A claim's name must not move the cursor; nothing else in a message can.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
 fn done(ordinal: Ordinal, progress: &Progress) -> String {
     let files = words::count(progress.files, "file", "files");
     format!("  ordinal {ordinal}: {files}, {}", words::bytes(progress.bytes))
@@ -126,4 +163,20 @@ pub fn problem_text(claim: &str, problem: &Problem) -> String {
     };
     let reason = if problem.reason.is_empty() { String::new() } else { format!(": {}", problem.reason) };
     format!("{claim}/{}: {what}{reason}", problem.path.trim_start_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_that_only_count_on_are_told_now_and_then() {
+        let mut state = State::default();
+        let begin = Instant::now();
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        let steps =
+            [("read 1 of 9 packs", 0), ("read 2 of 9 packs", 1), ("read 8 of 9 packs", 11), ("following trees", 12), ("sealing", 12)];
+        let told: Vec<&str> = steps.into_iter().filter(|(step, at)| state.is_news(step, after(*at))).map(|(step, _)| step).collect();
+        assert_eq!(told, ["read 1 of 9 packs", "read 8 of 9 packs", "following trees", "sealing"]);
+    }
 }

@@ -31,8 +31,8 @@ use crate::restore::{Restore, RestoreOptions, Restored, StartMode};
 ///   keepset restore shop/web --into /tmp/look --claim data --path conf/app.yaml
 ///   keepset restore shop/web --into /srv/restored --dry-run
 ///
-/// Everything that the point needs is proven present before anything is written. Targets that hold data are refused. No ordinal is
-/// started before every claim is filled and proven.
+/// Everything that the point needs is proven present before anything is written. Targets that hold
+/// data are refused. No ordinal is started before every claim is filled and proven.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct RestoreArgs {

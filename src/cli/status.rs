@@ -15,7 +15,7 @@ use crate::model::set::SetName;
 use crate::repository::lock;
 use crate::repository::points::{StoredPoint, list_points};
 
-/// Show which sets are protected, how old their newest complete points are, and who holds the repository
+/// Show which sets are protected, how fresh they are, and who uses the repository
 ///
 /// Examples:
 ///   keepset status

@@ -10,10 +10,10 @@ use crate::repository::lock;
 ///
 /// Examples:
 ///   keepset unlock
-///   keepset unlock --all          every lock: only when you know that nothing runs
+///   keepset unlock --all          every lock: only if you know that nothing runs
 ///
-/// An owner is gone when its process on this machine has ended, or when nobody refreshed the lock for 30 minutes by the store's clock
-/// and its own.
+/// An owner is gone when its process on this machine has ended, or when nobody refreshed the lock for
+/// 30 minutes by the store's clock and its own.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Unlock {

@@ -3,6 +3,7 @@
 mod data;
 mod proof;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::cli::exit::ExitCode;
 use crate::cli::output::{Output, Tone};
 use crate::cli::secret;
 use crate::cli::stop::Stop;
+use crate::cli::table::Table;
 use crate::cli::wire::Wire;
 use crate::cli::words;
 use crate::model::id::Id;
@@ -64,7 +66,7 @@ struct Answer {
 /// Tells the story; the exit code is 0 only if everything that was saved is back.
 pub async fn run(args: &Demo, wire: &Wire, stop: Stop) -> anyhow::Result<ExitCode> {
     let dir = folder(args.dir.as_deref())?;
-    let story = Story { dir: &dir, wire, output: wire.output, stop };
+    let story = Story { dir: &dir, chapter: Cell::new(0), wire, output: wire.output, stop };
     let told = story.tell().await;
     if told.is_err() {
         wire.output.note(&format!("what there is of the demo stays in {}", dir.display()));
@@ -92,6 +94,7 @@ fn folder(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
 
 struct Story<'a> {
     dir: &'a Path,
+    chapter: Cell<u32>,
     wire: &'a Wire,
     output: Output,
     stop: Stop,
@@ -103,6 +106,7 @@ impl Story<'_> {
         let (live, restored) = (self.dir.join("live"), self.dir.join("restored"));
         let (place, password_file) = (self.dir.join("repository"), self.dir.join("password"));
 
+        self.print("keepset takes a set as one thing: every ordinal, every claim, one recovery point")?;
         self.chapter("a set to protect", "")?;
         let xattrs = data::make(&live).context("cannot make the demo's files")?;
         let picture = Picture::take(&live)?;
@@ -121,13 +125,21 @@ impl Story<'_> {
         self.chapter("the first point", "keepset backup shop/web --from …")?;
         let (first, took) = self.backup(&repository, &place, &live, &set).await?;
         self.say(&format!("point {}: complete, {} in {}", first.point.short(), words::bytes(first.total.bytes), words::duration(took)))?;
-        self.say(&format!("stored {}: what the replicas share is stored once", words::bytes(first.total.stored_bytes)))?;
+        self.say(&format!(
+            "stored {}: holes cost nothing, and what replicas share is stored once",
+            words::bytes(first.total.stored_bytes)
+        ))?;
+        let mut table = Table::new(&["claim", ">files", ">size", "state"]);
+        for claim in &first.manifest.claims {
+            table.row([claim.name.clone(), claim.files.to_string(), words::bytes(claim.bytes), "saved in full".to_owned()]);
+        }
+        table.lines().iter().try_for_each(|line| self.say(line))?;
 
         self.chapter("a day later, the second point", "keepset backup shop/web --from …")?;
         data::work(&live).context("cannot change the demo's files")?;
         let before = Picture::take(&live)?;
         let (second, took) = self.backup(&repository, &place, &live, &set).await?;
-        self.say("three database pages, a log, one new file and one gone have changed")?;
+        self.say("changed: three pages of a database, a log; one file came, one went")?;
         let (bytes, stored) = (words::bytes(second.total.bytes), words::bytes(second.total.stored_bytes));
         self.say(&format!(
             "point {}: complete, {bytes}, of which {stored} had to be stored; {}",
@@ -135,7 +147,7 @@ impl Story<'_> {
             words::duration(took)
         ))?;
 
-        self.chapter("a bad night", "rm -rf live/data-web-1 …")?;
+        self.chapter("a bad night", "rm -rf live/data-web-1")?;
         data::wreck(&live).context("cannot wreck the demo's files")?;
         let lost = before.differences(&Picture::take(&live)?).len();
         self.say(&format!("data-web-0 overwritten, data-web-1 deleted, data-web-2 plundered: {lost} things are wrong"))?;
@@ -155,8 +167,8 @@ impl Story<'_> {
         let differences = before.differences(&Picture::take(&restored)?);
         if differences.is_empty() {
             let everything = "bytes (SHA-256), kinds, modes, owners, times, links, attributes";
-            self.say(&format!("{} entries read again and compared: {everything}:", before.entries()))?;
-            self.say(&self.output.tone(Tone::Good, "everything is back, bit for bit"))?;
+            self.say(&format!("{} entries read again and compared: {everything}", before.entries()))?;
+            self.say(&self.output.tone(Tone::Good, "everything is back, bit for bit, at the right ordinal"))?;
         } else {
             differences.iter().take(10).try_for_each(|difference| self.say(&self.output.tone(Tone::Bad, difference)))?;
         }
@@ -176,8 +188,11 @@ impl Story<'_> {
     }
 
     fn chapter(&self, title: &str, command: &str) -> Result<(), CliError> {
-        let title = self.output.tone(Tone::Strong, title);
-        let command = if command.is_empty() { String::new() } else { self.output.tone(Tone::Faint, &format!("   $ {command}")) };
+        let number = self.chapter.get() + 1;
+        self.chapter.set(number);
+        let title = self.output.tone(Tone::Strong, &format!("{number} {title}"));
+        let command = if command.is_empty() { String::new() } else { self.output.tone(Tone::Faint, &format!("   {command}")) };
+        self.print("")?;
         self.print(&format!("{title}{command}"))
     }
 
