@@ -117,11 +117,13 @@ mod tests {
     #[test]
     fn no_flag_takes_a_password_as_its_value() {
         fn flags(command: &clap::Command, found: &mut Vec<String>) {
-            found.extend(command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)));
+            let of_file = |arg: &&clap::Arg| arg.get_value_names().is_some_and(|names| names.iter().all(|name| name == "FILE"));
+            let valued = command.get_arguments().filter(|arg| arg.get_action().takes_values() && !of_file(arg));
+            found.extend(valued.filter_map(|arg| arg.get_long().map(str::to_owned)));
             command.get_subcommands().for_each(|sub| flags(sub, found));
         }
         let mut found = Vec::new();
         flags(&Args::command(), &mut found);
-        assert!(found.iter().all(|flag| !flag.ends_with("password")), "{found:?}");
+        assert!(!found.is_empty() && found.iter().all(|flag| !flag.contains("password")), "{found:?}");
     }
 }

@@ -37,10 +37,13 @@ struct State {
 }
 
 impl State {
-    /// Whether the step says more than the last one but with other numbers, or enough time has passed.
+    /// Whether the step does more than count on from the last one, or enough time has passed.
     fn is_news(&mut self, step: &str, now: Instant) -> bool {
         let words: String = step.chars().filter(|c| !c.is_ascii_digit()).collect();
-        if self.told.as_ref().is_some_and(|(last, at)| *last == words && now.duration_since(*at) < COUNT_EVERY) {
+        let counts = step
+            .split_once(" of ")
+            .is_some_and(|(a, b)| a.ends_with(|c: char| c.is_ascii_digit()) && b.starts_with(|c: char| c.is_ascii_digit()));
+        if counts && self.told.as_ref().is_some_and(|(last, at)| *last == words && now.duration_since(*at) < COUNT_EVERY) {
             return false;
         }
         self.told = Some((words, now));
@@ -174,9 +177,14 @@ mod tests {
         let mut state = State::default();
         let begin = Instant::now();
         let after = |seconds| begin + Duration::from_secs(seconds);
-        let steps =
-            [("read 1 of 9 packs", 0), ("read 2 of 9 packs", 1), ("read 8 of 9 packs", 11), ("following trees", 12), ("sealing", 12)];
+        let steps = [
+            ("read 1 of 9 packs", 0),
+            ("read 2 of 9 packs", 1),
+            ("read 8 of 9 packs", 11),
+            ("saving ordinal 0", 12),
+            ("saving ordinal 1", 12),
+        ];
         let told: Vec<&str> = steps.into_iter().filter(|(step, at)| state.is_news(step, after(*at))).map(|(step, _)| step).collect();
-        assert_eq!(told, ["read 1 of 9 packs", "read 8 of 9 packs", "following trees", "sealing"]);
+        assert_eq!(told, ["read 1 of 9 packs", "read 8 of 9 packs", "saving ordinal 0", "saving ordinal 1"]);
     }
 }

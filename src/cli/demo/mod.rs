@@ -112,8 +112,8 @@ impl Story<'_> {
         let picture = Picture::take(&live)?;
         let extended = if xattrs { "extended attributes, " } else { "" };
         self.say(&format!("shop/web: ordinals 0, 1 and 2, a claim each, in {}", live.display()))?;
-        self.say(&format!("{} of {}:", words::count(picture.files, "file", "files"), words::bytes(picture.bytes)))?;
-        self.say("replicas of a database, logs, a sparse file, hard links, symlinks, a FIFO,")?;
+        let (files, bytes) = (words::count(picture.files, "file", "files"), words::bytes(picture.bytes));
+        self.say(&format!("{files}, {bytes}: replicas of a database, logs, sparse files, hard links, symlinks, a FIFO,"))?;
         self.say(&format!("a set-uid program, {extended}an empty folder and a name that is not UTF-8"))?;
 
         self.chapter("a repository", "keepset init --generate-password …")?;
