@@ -35,7 +35,7 @@ pub enum Order {
 impl Default for BackupOptions {
     fn default() -> Self {
         BackupOptions {
-            parallel: 2,
+            parallel: 1,
             order: Order::default(),
             stopped: false,
             read_all: false,

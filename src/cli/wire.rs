@@ -115,10 +115,11 @@ impl Wire {
         self.settings.sets.iter().find(|settings| settings.matches.namespace == set.namespace && settings.matches.name == set.name)
     }
 
-    /// Ordinals at a time: the flag, else the set's, else the defaults', else two.
+    /// Ordinals at a time: the flag, else the set's, else the defaults', else one: a mover uses all cores already, and two at once would
+    /// both store what their replicas share.
     pub fn parallel(&self, flag: Option<u32>, set: &SetName) -> usize {
         let of_set = self.set_settings(set).and_then(|settings| settings.parallel);
-        flag.or(of_set).or(self.settings.defaults.parallel).map_or(2, |parallel| parallel as usize)
+        flag.or(of_set).or(self.settings.defaults.parallel).map_or(1, |parallel| parallel as usize)
     }
 
     /// A folder platform that knows nothing of its set yet but the place; its movers are this very program.

@@ -72,6 +72,6 @@ impl Config {
 
 impl ChunkerConfig {
     fn new(seed: String) -> Self {
-        ChunkerConfig { kind: "gear-1".to_owned(), seed, min: 512 << 10, normal: 1 << 20, max: 4 << 20 }
+        ChunkerConfig { kind: "gear-1".to_owned(), seed, min: 512 << 10, normal: 1 << 20, max: 2 << 20 }
     }
 }

@@ -13,10 +13,10 @@ use crate::repository::pack::{BlobKind, PackEntry};
 
 /// Where index objects are.
 pub const FOLDER: &str = "index";
-/// A writer closes an index object at this many blobs, as restic does.
-pub const FULL: usize = 50_000;
+/// A writer closes an index object at this many blobs: small enough to be made and read in little memory.
+pub const FULL: usize = 16_384;
 /// Index objects got at the same time.
-const IN_FLIGHT: usize = 8;
+const IN_FLIGHT: usize = 4;
 
 /// The place of one blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +98,19 @@ impl Index {
         ids: Vec<Id>,
         mut see: impl FnMut(Id, Result<&[(Id, Vec<PackEntry>)], RepositoryError>) -> Result<(), RepositoryError>,
     ) -> Result<(), RepositoryError> {
-        let mut objects =
-            futures::stream::iter(ids).map(|id| async move { (id, repository.get_sealed(FOLDER, &id).await) }).buffer_unordered(IN_FLIGHT);
-        while let Some((id, bytes)) = objects.next().await {
-            let damaged = |reason| RepositoryError::damaged(format!("{FOLDER}/{id}"), reason);
-            match bytes.and_then(|bytes| decode(&bytes).map_err(damaged)) {
+        // Tasks of their own: opening and parsing keep all cores busy.
+        let mut objects = futures::stream::iter(ids)
+            .map(|id| {
+                let repository = repository.clone();
+                tokio::spawn(async move {
+                    let damaged = |reason| RepositoryError::damaged(format!("{FOLDER}/{id}"), reason);
+                    (id, repository.get_sealed(FOLDER, &id).await.and_then(|bytes| decode(&bytes).map_err(damaged)))
+                })
+            })
+            .buffer_unordered(IN_FLIGHT);
+        while let Some(read) = objects.next().await {
+            let (id, packs) = read.map_err(|_| RepositoryError::Stopped)?;
+            match packs {
                 Ok(packs) => {
                     see(id, Ok(&packs))?;
                     for (pack, entries) in packs {
@@ -147,8 +155,7 @@ impl Index {
 
     /// Every place of the blob; the first is as good as the others unless it is damaged.
     pub fn places<'a>(&'a self, kind: BlobKind, id: &'a Id) -> impl Iterator<Item = Location> + 'a {
-        let first = self.slots.partition_point(|slot| slot.id < *id);
-        self.slots[first..]
+        self.slots[self.first(id)..]
             .iter()
             .take_while(move |slot| slot.id == *id)
             .filter(move |slot| slot.kind() == kind)
@@ -183,9 +190,18 @@ impl Index {
         self.slots.iter().map(|slot| (slot.id, slot.kind(), self.location(slot)))
     }
 
+    /// Where rows of this id stand, or would.
+    fn first(&self, id: &Id) -> usize {
+        // Eight bytes tell nearly all ids apart and compare as one number.
+        let head = |id: &Id| u64::from_be_bytes(id.0[..8].try_into().expect("eight of 32 bytes"));
+        let wanted = head(id);
+        let near = self.slots.partition_point(|slot| head(&slot.id) < wanted);
+        near + self.slots[near..].iter().take_while(|slot| slot.id < *id).count()
+    }
+
     /// The number of the blob's first row: one number for each blob, wherever it stands.
     pub fn first_row(&self, kind: BlobKind, id: &Id) -> Option<u32> {
-        let first = self.slots.partition_point(|slot| slot.id < *id);
+        let first = self.first(id);
         let within = self.slots[first..].iter().take_while(|slot| slot.id == *id).position(|slot| slot.kind() == kind)?;
         u32::try_from(first + within).ok()
     }

@@ -71,8 +71,15 @@ pub async fn prove(reader: &Reader, entries: Vec<Entry>, present: &HashMap<Id, u
             }
         }
         wanted.sort_unstable_by_key(|(place, _)| (place.pack, place.offset));
-        let mut trees = futures::stream::iter(wanted).map(|(_, id)| async move { (id, reader.tree(&id).await) }).buffered(IN_FLIGHT);
-        while let Some((id, tree)) = trees.next().await {
+        // Tasks of their own: opening and parsing keep all cores busy.
+        let mut trees = futures::stream::iter(wanted)
+            .map(|(_, id)| {
+                let reader = reader.clone();
+                tokio::spawn(async move { (id, reader.tree(&id).await) })
+            })
+            .buffered(IN_FLIGHT);
+        while let Some(read) = trees.next().await {
+            let (id, tree) = read.map_err(|_| RepositoryError::Stopped)?;
             match tree {
                 Ok(entries) => {
                     for entry in &entries {

@@ -21,17 +21,18 @@ use crate::repository::tree;
 const WINDOW: u64 = 512 << 10;
 const WINDOWS: usize = 6;
 
-/// Reads blobs that an index knows.
+/// Reads blobs that an index knows. Cheap to clone: clones share their windows.
+#[derive(Clone)]
 pub struct Reader {
     repository: Repository,
     index: Arc<Index>,
-    windows: Mutex<Vec<(Id, u64, Bytes)>>,
-    decoders: Mutex<Vec<Decoder>>,
+    windows: Arc<Mutex<Vec<(Id, u64, Bytes)>>>,
+    decoders: Arc<Mutex<Vec<Decoder>>>,
 }
 
 impl Reader {
     pub fn new(repository: &Repository, index: Arc<Index>) -> Self {
-        Reader { repository: repository.clone(), index, windows: Mutex::default(), decoders: Mutex::default() }
+        Reader { repository: repository.clone(), index, windows: Arc::default(), decoders: Arc::default() }
     }
 
     pub fn repository(&self) -> &Repository {

@@ -65,7 +65,7 @@ impl Default for RestoreOptions {
             ignore_room: false,
             start: StartMode::default(),
             starts_at_once: None,
-            parallel: 2,
+            parallel: 1,
             memory: 64 << 20,
             location: String::new(),
             wait_lock: Duration::from_secs(600),

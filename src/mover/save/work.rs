@@ -24,7 +24,7 @@ pub fn run(save: &Save, root: Arc<Dir>) {
         Err(error) => return save.fail(error.into()),
     };
     let (files, file_jobs) = bounded::<FileJob>(FILES_AHEAD);
-    let (chunks, chunk_jobs) = bounded::<ChunkJob>(threads);
+    let (chunks, chunk_jobs) = bounded::<ChunkJob>(1);
     let (decoded, trees) = bounded(before::AHEAD);
     let spare = Mutex::new(Vec::new());
     thread::scope(|scope| {
