@@ -1,8 +1,11 @@
 //! Who may do what to the repository at the same time: restic's locks, so that stock restic and this program respect each other.
 //!
-//! A lock is an object below `locks/`. Shared ones stand beside each other, an exclusive one stands alone. Taking one is list, put, wait
-//! 200 ms, list again; whoever then sees a conflict takes its own back. A holder refreshes every 2 minutes by writing the new object
-//! before it removes the old one. One that could not refresh for 20 minutes must take its lock for lost, 10 minutes before others may.
+//! A lock is an object below `locks/`. Shared ones stand beside each other, an exclusive one stands alone. Taking one is list, put, list
+//! again; whoever then sees a conflict takes its own back. An exclusive locker waits 200 ms before its second list. A shared one need not:
+//! the stores that are supported show an object in every list that begins after its put, so either this one's second list shows the
+//! exclusive lock, or that one's does this lock; and [`Lock::prove`] looks once more before a seal. A holder refreshes every 2 minutes by
+//! writing the new object before it removes the old one. One that could not refresh for 20 minutes must take its lock for lost, 10 minutes
+//! before others may.
 
 mod record;
 mod refresh;
@@ -222,11 +225,23 @@ impl Core {
             "it could not be refreshed for 20 minutes".to_owned()
         } else if self.repository.store().size(&key(&state.current)).await?.is_none() {
             "somebody removed it".to_owned()
+        } else if let Some(holder) = self.contender().await? {
+            format!("at the same time the repository was held by {holder}")
         } else {
             return Ok(());
         };
         self.lost.send_replace(Some(reason.clone()));
         Err(self.lost_error(reason))
+    }
+
+    /// Who holds an exclusive lock beside this shared one, for longer than it takes such a one to notice and withdraw.
+    async fn contender(&self) -> Result<Option<String>, RepositoryError> {
+        let look = || conflict(&self.repository, self.exclusive, &self.nonce, &self.options.clock);
+        if look().await?.1.is_none() {
+            return Ok(None);
+        }
+        tokio::time::sleep(2 * SETTLE).await;
+        Ok(look().await?.1)
     }
 
     async fn remove(&self, look: bool) -> Result<(), RepositoryError> {
@@ -260,7 +275,9 @@ async fn attempt(repository: &Repository, exclusive: bool, nonce: &str, options:
         return Ok(Attempt::Conflict(holder));
     }
     let state = put(repository, exclusive, nonce, options).await?;
-    tokio::time::sleep(SETTLE).await;
+    if exclusive {
+        tokio::time::sleep(SETTLE).await;
+    }
     let mine = key(&state.current);
     let outcome = conflict(repository, exclusive, nonce, &options.clock).await;
     if let Ok((keys, None)) = &outcome
