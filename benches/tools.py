@@ -179,7 +179,7 @@ def debian(program, package):
 
 
 def crate(name, version, program):
-    """A peer from crates.io, built once into the cache."""
+    """A peer that cargo builds, once, into the cache."""
     root = CACHE / "bench" / f"{name}-{version}"
     if not (root / "bin" / program).exists():
         print(f"building {name} {version} into {root} (once)", flush=True)

@@ -52,7 +52,7 @@ impl Backup {
     /// One point of the set, sealed, or an error and nothing that counts.
     pub async fn run(&self, set: &SetName, options: &BackupOptions) -> Result<Sealed, BackupError> {
         let lock_options = LockOptions { identity: self.identity.clone(), wait: options.wait_lock, clock: self.clock.clone() };
-        // Planned while the lock settles, to save its 200 ms. Whatever went in between is found missing before the seal.
+        // Planned while the lock is taken, to save its round trips. Whatever went in between is found missing before the seal.
         let (lock, prepared) =
             tokio::join!(Lock::acquire(&self.repository, Mode::Shared, &lock_options, self.monitor.as_ref()), self.prepare(set, options));
         let lock = lock?;

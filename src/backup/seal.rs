@@ -58,7 +58,7 @@ impl Sealing<'_> {
         self.backup.monitor.event(Event::Step("sealing the point".into()));
         self.lock.prove().await?;
         let index = Arc::new(self.before.reload(repository).await?);
-        let total = reports.iter().fold(Progress::default(), |sum, report| add(sum, report.total));
+        let total = reports.iter().map(|report| report.total).sum();
         let mut saved: BTreeMap<ClaimId, ClaimReport> = BTreeMap::new();
         let planned = self.plan.ordinals.iter().flat_map(|ordinal| &ordinal.claims);
         let ids: BTreeMap<&str, &ClaimId> = planned.map(|claim| (claim.name.as_str(), &claim.id)).collect();
@@ -229,17 +229,6 @@ impl Sealing<'_> {
         if let Err(error) = store.delete(&keys).await {
             tracing::warn!(%error, run = self.run, "the run's reports could not be removed; they harm nothing");
         }
-    }
-}
-
-fn add(a: Progress, b: Progress) -> Progress {
-    Progress {
-        files: a.files + b.files,
-        dirs: a.dirs + b.dirs,
-        bytes: a.bytes + b.bytes,
-        moved_bytes: a.moved_bytes + b.moved_bytes,
-        new_bytes: a.new_bytes + b.new_bytes,
-        stored_bytes: a.stored_bytes + b.stored_bytes,
     }
 }
 

@@ -100,6 +100,19 @@ pub struct Progress {
     pub stored_bytes: u64,
 }
 
+impl std::iter::Sum for Progress {
+    fn sum<I: Iterator<Item = Progress>>(all: I) -> Progress {
+        all.fold(Progress::default(), |a, b| Progress {
+            files: a.files + b.files,
+            dirs: a.dirs + b.dirs,
+            bytes: a.bytes + b.bytes,
+            moved_bytes: a.moved_bytes + b.moved_bytes,
+            new_bytes: a.new_bytes + b.new_bytes,
+            stored_bytes: a.stored_bytes + b.stored_bytes,
+        })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MoverReport {

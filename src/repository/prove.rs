@@ -12,7 +12,7 @@ use crate::repository::index::{Index, Location};
 use crate::repository::pack::{self, BlobKind};
 use crate::repository::reader::Reader;
 
-const IN_FLIGHT: usize = 8;
+const IN_FLIGHT: usize = 4;
 /// As many absences as a report names; the rest are counted.
 const NAMED: usize = 10;
 /// A chunk that shrinks more than this is a run of zeros, which a restore leaves as a hole.

@@ -34,7 +34,7 @@ impl WriterOptions {
     /// Packs and their number for a budget of `memory` bytes for the whole mover.
     pub fn for_memory(memory: u64) -> Self {
         let (pack_size, full_packs) = match memory >> 20 {
-            0..96 => (6 << 20, 2),
+            0..96 => (5 << 20, 2),
             96..192 => (16 << 20, 4),
             192..512 => (16 << 20, 8),
             _ => (32 << 20, 8),
@@ -44,7 +44,7 @@ impl WriterOptions {
 }
 
 /// Tree packs are smaller: they are read by windows at the next backup's start.
-const TREE_PACK: usize = 4 << 20;
+const TREE_PACK: usize = 2 << 20;
 
 /// What became of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

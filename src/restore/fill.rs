@@ -6,7 +6,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 
-use crate::model::mover_job::{FillClaim, MoverJob, MoverReport, Progress, Task};
+use crate::model::mover_job::{FillClaim, MoverJob, MoverReport, Task};
 use crate::model::set::Ordinal;
 use crate::monitor::Event;
 use crate::platform::LastWord;
@@ -187,15 +187,7 @@ impl Share<'_> {
 }
 
 fn restored(plan: &RestorePlan, reports: &BTreeMap<Ordinal, MoverReport>) -> Restored {
-    let mut total = Progress::default();
-    for report in reports.values() {
-        total.files += report.total.files;
-        total.dirs += report.total.dirs;
-        total.bytes += report.total.bytes;
-        total.moved_bytes += report.total.moved_bytes;
-        total.new_bytes += report.total.new_bytes;
-        total.stored_bytes += report.total.stored_bytes;
-    }
+    let total = reports.values().map(|report| report.total).sum();
     let told = |claim: &PlannedFill| reports.get(&claim.id.ordinal)?.claims.iter().find(|told| told.name == claim.name);
     let claims = plan
         .claims

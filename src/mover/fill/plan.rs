@@ -164,6 +164,8 @@ impl<'a> Planner<'a> {
                 Ok(())
             }
             Err(error) if error.is_denied() => {
+                // Its further names have nothing to be linked to, and are tried, and left out, one by one.
+                self.first_names.remove(&(entry.attrs.device, entry.attrs.inode));
                 let folder = self.fill.target.dir(dir).map_err(|e| self.volume(e))?;
                 self.fill.left_out(&folder.path_of(&entry.name), &error);
                 Ok(())
