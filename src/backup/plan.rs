@@ -333,7 +333,7 @@ mod tests {
     }
 
     fn options() -> BackupOptions {
-        BackupOptions::default()
+        BackupOptions { parallel: 2, ..BackupOptions::default() }
     }
 
     #[test]

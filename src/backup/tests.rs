@@ -205,7 +205,8 @@ async fn a_mover_that_fails_stops_the_others_and_no_point_is_made() {
     house.backup.run(&web(), &BackupOptions::default()).await.unwrap();
     let fake = Arc::new(fake);
     house.backup.platform = fake.clone();
-    let error = house.backup.run(&web(), &BackupOptions::default()).await.unwrap_err();
+    let two = BackupOptions { parallel: 2, ..BackupOptions::default() };
+    let error = house.backup.run(&web(), &two).await.unwrap_err();
     assert_eq!(error.to_string(), "the disk is gone (ordinal 1)");
     assert_eq!(error.hint().as_deref(), Some("find it"));
     assert_eq!(fake.log(), ["mover 0", "mover 1", "stop 0"]);

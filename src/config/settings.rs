@@ -42,7 +42,7 @@ pub struct Repository {
 pub struct Defaults {
     /// Zone in which hours, days and weeks of retention begin; UTC where left out.
     pub time_zone: Option<String>,
-    /// Ordinals that are saved or filled at a time; 2 where left out.
+    /// Ordinals that are saved or filled at a time; 1 where left out.
     pub parallel: Option<u32>,
     /// What buffers, packs and index of each worker may take together; 64 MiB where left out.
     pub memory: Option<Size>,

@@ -454,7 +454,7 @@ mod tests {
     }
 
     fn options() -> RestoreOptions {
-        RestoreOptions::default()
+        RestoreOptions { parallel: 2, ..RestoreOptions::default() }
     }
 
     fn made(point: &StoredPoint, options: &RestoreOptions, change: impl FnOnce(&mut Circumstances)) -> Result<RestorePlan, Refusal> {
