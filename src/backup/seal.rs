@@ -12,7 +12,7 @@ use crate::model::claim::ClaimId;
 use crate::model::entry::{Attrs, Entry, Kind, Time};
 use crate::model::id::Id;
 use crate::model::manifest::{ChangeDetection, ClaimRecord, ClaimStatus, Manifest, PointKind, VERSION};
-use crate::model::mover_job::{ClaimReport, MoverReport, Problem, ProblemKind, Progress};
+use crate::model::mover_job::{ClaimReport, MoverReport, Problem, ProblemKind, Progress, report_key};
 use crate::model::set::SetName;
 use crate::monitor::Event;
 use crate::repository::error::RepositoryError;
@@ -224,8 +224,7 @@ impl Sealing<'_> {
     /// The movers' reports have served their turn.
     async fn tidy(&self) {
         let store = self.backup.repository.store();
-        let keys: Vec<String> =
-            self.plan.ordinals.iter().map(|ordinal| format!("x-keepset/runs/{}/{}", self.run, ordinal.ordinal)).collect();
+        let keys: Vec<String> = self.plan.ordinals.iter().map(|ordinal| report_key(self.run, ordinal.ordinal)).collect();
         if let Err(error) = store.delete(&keys).await {
             tracing::warn!(%error, run = self.run, "the run's reports could not be removed; they harm nothing");
         }

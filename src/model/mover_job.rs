@@ -63,7 +63,7 @@ pub struct FillClaim {
 #[serde(rename_all = "camelCase")]
 pub enum MoverLine {
     Progress(Progress),
-    /// The last line of a mover that did its work; stands in the repository too, at `x-keepset/runs/<run>/<ordinal>`, after a save.
+    /// The last line of a mover that did its work; stands in the repository too, at [`report_key`], after a save.
     Report(MoverReport),
     /// The last line of a mover that failed.
     Failed {
@@ -71,6 +71,11 @@ pub enum MoverLine {
         hint: Option<String>,
         kind: FailureKind,
     },
+}
+
+/// The object that holds the report of a save, sealed, until its run is.
+pub fn report_key(run: &str, ordinal: Ordinal) -> String {
+    format!("x-keepset/runs/{run}/{ordinal}")
 }
 
 /// What made a mover fail, as far as the exit code depends on it.

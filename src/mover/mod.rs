@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::runtime::Handle;
 
 use crate::clock::Clock;
-use crate::model::mover_job::{ClaimReport, MoverJob, MoverReport, Task};
+use crate::model::mover_job::{ClaimReport, MoverJob, MoverReport, Task, report_key};
 use crate::mover::counters::Counters;
 use crate::mover::error::MoverError;
 use crate::repository::Repository;
@@ -19,11 +19,6 @@ use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
 use crate::repository::reader::Reader;
 use crate::repository::writer::{Writer, WriterOptions};
-
-/// Where reports of saves are put, until their run is sealed: `x-keepset/runs/<run>/<ordinal>`, sealed.
-pub fn report_key(run: &str, ordinal: crate::model::set::Ordinal) -> String {
-    format!("x-keepset/runs/{run}/{ordinal}")
-}
 
 /// Carries the orders out. When this returns a report, everything that it speaks of is durable. `stop` makes it give up soon;
 /// `counters` tell how far it is.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use crate::model::entry::{Attrs, Entry, Kind, Xattr};
+use crate::model::entry::{Attrs, Entry, Kind};
 use crate::model::id::Id;
 use crate::model::mover_job::ProblemKind;
 use crate::mover::counters::add;
@@ -64,7 +64,7 @@ impl Walk<'_> {
             if save.stopped() {
                 return;
             }
-            let Some((slot, raw)) = level.next(&dir, save) else {
+            let Some((slot, raw)) = level.next(&dir) else {
                 level.folder.walked(save, &mut self.encoder);
                 levels.pop();
                 if levels.is_empty() {
@@ -72,11 +72,12 @@ impl Walk<'_> {
                 }
                 match stack.leave() {
                     Ok(parent) => dir = parent,
-                    // The entries that are left of the parent are reported when they are not found below the folder that was left.
+                    // The parent was moved away: what the walk had not reached in it may well be there still, at another place. That is
+                    // not as if the walk had come later, so the point is not whole.
                     Err(error) => {
                         if let Some(gone) = levels.pop() {
-                            save.unreadable(&stack.path(), &error);
-                            self.abandon(gone);
+                            save.problem(&stack.path(), ProblemKind::Unreadable, error.reason());
+                            self.abandon(&gone);
                         }
                         if levels.is_empty() {
                             return;
@@ -178,12 +179,10 @@ impl Walk<'_> {
     }
 
     /// The entries that were not reached are no part of the point.
-    fn abandon(&mut self, mut level: Level) {
-        let left = level.entries.len();
-        for slot in level.slot..level.slot + left {
+    fn abandon(&mut self, level: &Level) {
+        for slot in level.slot..level.slot + level.entries.len() {
             level.folder.ready(self.save, &mut self.encoder, slot, None, false);
         }
-        level.slot += left;
         level.folder.walked(self.save, &mut self.encoder);
     }
 
@@ -203,12 +202,12 @@ impl Walk<'_> {
                 return;
             }
             FileKind::Dir => {
-                save.problem(
-                    &dir.path_of(&raw.name),
-                    ProblemKind::Unreadable,
-                    "another file system is mounted here: kept as an empty folder".into(),
-                );
-                self.empty_folder(&raw).map(Some)
+                let reason = "another file system is mounted here: kept as an empty folder".to_owned();
+                save.problem(&dir.path_of(&raw.name), ProblemKind::Unreadable, reason);
+                let attrs = normal(raw.stat.attrs(Vec::new()), true);
+                let entry = Entry { name: raw.name, kind: Kind::Dir { subtree: None }, attrs };
+                Folder::new(Some((Arc::clone(folder), slot)), entry, None, 0).walked(save, &mut self.encoder);
+                return;
             }
             FileKind::Unknown => {
                 save.problem(&dir.path_of(&raw.name), ProblemKind::Unreadable, "its kind of file is not known".into());
@@ -246,26 +245,12 @@ impl Walk<'_> {
         let same = attrs == before.attrs;
         Some((Entry { name: before.name.clone(), kind: before.kind.clone(), attrs }, same))
     }
-
-    fn empty_folder(&mut self, raw: &RawEntry) -> Result<Entry, VolumeError> {
-        let plain = crate::repository::tree::encode(&[]);
-        match self.save.tools.writer.add(&mut self.encoder, BlobKind::Tree, &plain) {
-            Ok(added) => {
-                let attrs = normal(raw.stat.attrs(Vec::<Xattr>::new()), true);
-                Ok(Entry { name: raw.name.clone(), kind: Kind::Dir { subtree: Some(added.id) }, attrs })
-            }
-            Err(error) => {
-                self.save.fail(error.into());
-                Err(VolumeError::Moved { path: String::new() })
-            }
-        }
-    }
 }
 
 impl Level {
     /// The next entry and its slot.
     #[allow(clippy::type_complexity, reason = "read in one place")]
-    fn next(&mut self, dir: &Dir, _save: &Save) -> Option<(usize, Result<RawEntry, (Vec<u8>, VolumeError)>)> {
+    fn next(&mut self, dir: &Dir) -> Option<(usize, Result<RawEntry, (Vec<u8>, VolumeError)>)> {
         let entry = match &mut self.entries {
             Entries::Listed(list) => Ok(list.next()?),
             Entries::Named(names, next) => {
