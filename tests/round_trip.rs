@@ -10,7 +10,7 @@ use keepset::clock::Clock;
 use keepset::model::entry::Kind;
 use keepset::model::id::Id;
 use keepset::model::manifest::ChangeDetection;
-use keepset::model::mover_job::{ClaimReport, FillClaim, MoverJob, SaveClaim, Task};
+use keepset::model::mover_job::{ClaimReport, FillClaim, FillMode, MoverJob, SaveClaim, Task};
 use keepset::model::set::{Ordinal, SetName};
 use keepset::mover;
 use keepset::repository::Repository;
@@ -60,6 +60,8 @@ async fn fill(repository: &Repository, saved: &ClaimReport, target: &Path, paths
         root: saved.root.clone(),
         target: target.to_str().unwrap().to_owned(),
         paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+        mode: FillMode::New,
+        skip_damaged: false,
     };
     run(repository, Task::Fill(vec![claim])).await
 }

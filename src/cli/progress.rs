@@ -163,6 +163,7 @@ pub fn problem_text(claim: &str, problem: &Problem) -> String {
         ProblemKind::Changed => "went on changing while it was read",
         ProblemKind::Vanished => "vanished before it could be read",
         ProblemKind::Attribute => "an attribute could not be set",
+        ProblemKind::Lost => "lost in the repository",
     };
     let reason = if problem.reason.is_empty() { String::new() } else { format!(": {}", problem.reason) };
     format!("{claim}/{}: {what}{reason}", problem.path.trim_start_matches('/'))

@@ -52,10 +52,25 @@ pub struct FillClaim {
     pub tree: Id,
     /// The volume root's own attributes.
     pub root: Attrs,
-    /// Where the mover sees the target's root: an empty directory (a root-level `lost+found` aside).
+    /// Where the mover sees the target's root: an existing folder.
     pub target: String,
     /// Only these paths below the volume's root, slash-separated; empty for all.
     pub paths: Vec<String>,
+    pub mode: FillMode,
+    /// What the repository cannot give any more is listed as [`ProblemKind::Lost`], and all that it can comes back; else the first such
+    /// thing ends the fill.
+    pub skip_damaged: bool,
+}
+
+/// What a fill may find in its target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FillMode {
+    /// Nothing, a root-level `lost+found` aside; else it refuses.
+    #[default]
+    New,
+    /// Anything, a half-done fill too: the volume, or what `paths` name in it, is made equal to the point. Only what differs is written.
+    Replace,
 }
 
 /// One line of a mover's standard output.
@@ -168,4 +183,6 @@ pub enum ProblemKind {
     Vanished,
     /// Data is back, but an attribute could not be set.
     Attribute,
+    /// The repository cannot give it, or all of it, any more. A file is then not filled in; of a folder what is known.
+    Lost,
 }

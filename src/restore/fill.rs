@@ -6,7 +6,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 
-use crate::model::mover_job::{FillClaim, MoverJob, MoverReport, Task};
+use crate::model::mover_job::{FillClaim, FillMode, MoverJob, MoverReport, Task};
 use crate::model::set::Ordinal;
 use crate::monitor::Event;
 use crate::platform::LastWord;
@@ -129,7 +129,15 @@ impl Share<'_> {
             let target = self.restore.platform.open_claim(self.run, &claim.name).await?;
             opened.push(&claim.name);
             let paths = self.plan.paths.clone();
-            claims.push(FillClaim { name: claim.name.clone(), tree: claim.tree, root: claim.root.clone(), target, paths });
+            claims.push(FillClaim {
+                name: claim.name.clone(),
+                tree: claim.tree,
+                root: claim.root.clone(),
+                target,
+                paths,
+                mode: FillMode::New,
+                skip_damaged: false,
+            });
         }
         let job = MoverJob {
             run: self.run.to_owned(),
