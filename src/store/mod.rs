@@ -3,6 +3,8 @@
 //! A store offers whole objects: create-only puts, gets, ranges, lists and deletes. Nothing above this room knows which store it is.
 
 mod error;
+#[cfg(any(test, feature = "fault-injection"))]
+pub mod fault;
 mod location;
 mod open;
 mod patience;

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 pub mod compare;
-pub mod fault;
 pub mod keepset;
 pub mod mapped;
 pub mod minio;
