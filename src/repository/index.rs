@@ -61,8 +61,10 @@ pub struct Index {
     packs: Vec<Id>,
     /// Where the last blob of each pack ends that is in the table.
     ends: Vec<u32>,
+    /// The index object that names each pack, by its number.
+    named_by: Vec<u32>,
     /// The index objects that the table was made from.
-    objects: HashSet<Id>,
+    objects: Vec<Id>,
 }
 
 impl Index {
@@ -85,9 +87,9 @@ impl Index {
     /// The same as [`Index::load`] by now; reads only what has come since, unless something has gone.
     pub async fn reload(&self, repository: &Repository) -> Result<Self, RepositoryError> {
         let ids = repository.ids(FOLDER).await?;
-        let still = ids.iter().filter(|id| self.objects.contains(id)).count();
-        let mut index = if still == self.objects.len() { self.clone() } else { Index::default() };
-        let new = ids.into_iter().filter(|id| !index.objects.contains(id)).collect();
+        let known: HashSet<&Id> = self.objects.iter().collect();
+        let new: Vec<Id> = ids.iter().filter(|id| !known.contains(id)).copied().collect();
+        let (mut index, new) = if new.len() + known.len() == ids.len() { (self.clone(), new) } else { (Index::default(), ids) };
         index.read(repository, new, |_, packs| packs.map(|_| ())).await?;
         Ok(index)
     }
@@ -116,7 +118,7 @@ impl Index {
                     for (pack, entries) in packs {
                         self.push(pack, &entries);
                     }
-                    self.objects.insert(id);
+                    self.objects.push(id);
                 }
                 Err(error) => see(id, Err(error))?,
             }
@@ -125,7 +127,7 @@ impl Index {
         Ok(())
     }
 
-    /// Of packs whose entries are known.
+    /// Of packs whose entries are known, from no index object.
     pub fn of_packs(packs: impl IntoIterator<Item = (Id, Vec<PackEntry>)>) -> Self {
         let mut index = Index::default();
         for (pack, entries) in packs {
@@ -138,6 +140,7 @@ impl Index {
     fn push(&mut self, pack: Id, entries: &[PackEntry]) {
         let number = u32::try_from(self.packs.len()).expect("fewer than 2^31 packs") << 1;
         self.packs.push(pack);
+        self.named_by.push(u32::try_from(self.objects.len()).expect("fewer index objects than packs"));
         self.ends.push(entries.iter().map(|entry| entry.offset.saturating_add(entry.length)).max().unwrap_or(0));
         self.slots.extend(entries.iter().map(|entry| Slot {
             id: entry.id,
@@ -183,6 +186,17 @@ impl Index {
     /// The packs that the index objects name, in no order; one that two objects name is here twice.
     pub fn packs(&self) -> &[Id] {
         &self.packs
+    }
+
+    /// The index objects that the table was made from, in no order.
+    pub fn objects(&self) -> &[Id] {
+        &self.objects
+    }
+
+    /// The index objects that name any of these packs.
+    pub fn objects_naming(&self, packs: &HashSet<Id>) -> HashSet<Id> {
+        let named = self.packs.iter().zip(&self.named_by).filter(|(pack, _)| packs.contains(pack));
+        named.filter_map(|(_, object)| self.objects.get(*object as usize).copied()).collect()
     }
 
     /// Every row, by id.
@@ -279,6 +293,26 @@ pub fn encode(packs: &[(Id, Vec<PackEntry>)]) -> Vec<u8> {
         })
         .collect();
     serde_json::to_vec(&IndexObject { packs }).expect("ids and numbers always serialise")
+}
+
+/// Puts index objects that describe these packs, each about as large as a writer makes them, and returns their ids.
+pub async fn put_all(repository: &Repository, packs: Vec<(Id, Vec<PackEntry>)>) -> Result<Vec<Id>, RepositoryError> {
+    let mut written = Vec::new();
+    let mut part = Vec::new();
+    let mut blobs = 0;
+    for pack in packs {
+        blobs += pack.1.len();
+        part.push(pack);
+        if blobs >= FULL {
+            written.push(repository.put_sealed(FOLDER, &encode(&part)).await?);
+            part.clear();
+            blobs = 0;
+        }
+    }
+    if !part.is_empty() {
+        written.push(repository.put_sealed(FOLDER, &encode(&part)).await?);
+    }
+    Ok(written)
 }
 
 /// The packs of an index object and their entries; `Err` tells what is wrong with it.

@@ -127,7 +127,7 @@ async fn check_snapshots(
 }
 
 /// What is wrong with an object that could not be had, or the error again where it says nothing about that object.
-fn reason(error: RepositoryError) -> Result<String, RepositoryError> {
+pub(super) fn reason(error: RepositoryError) -> Result<String, RepositoryError> {
     match error {
         RepositoryError::Damaged { reason, .. } => Ok(reason),
         RepositoryError::Store(error) => unreadable(error),

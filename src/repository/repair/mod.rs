@@ -1,0 +1,3 @@
+//! What can be mended in a damaged repository.
+
+pub mod index;
