@@ -36,7 +36,9 @@ impl MoverError {
         match self {
             MoverError::TargetHoldsData { .. } => FailureKind::Refused,
             MoverError::Interrupted => FailureKind::Interrupted,
-            MoverError::Repository(RepositoryError::Locked { .. }) => FailureKind::Locked,
+            MoverError::Repository(RepositoryError::Locked { .. }) | MoverError::Volume { source: VolumeError::Held { .. }, .. } => {
+                FailureKind::Locked
+            }
             _ => FailureKind::Failed,
         }
     }

@@ -7,7 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, fstat, openat, readlinkat, seek, statat};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, StatxAttributes, StatxFlags, fstat, openat, readlinkat, seek, statat, statx,
+};
 use rustix::io::Errno;
 
 use crate::model::entry::{Attrs, Entry, Kind, Xattr};
@@ -68,6 +70,11 @@ impl Names {
     /// The name at `index` in the order of bytes, and the kind that the listing gave: `Unknown` where the file system does not tell.
     pub fn get(&self, index: usize) -> Option<(&[u8], FileKind)> {
         self.entries.get(index).map(|at| (self.name(at), at.kind))
+    }
+
+    /// Where the name stands in the order of bytes.
+    pub fn find(&self, name: &[u8]) -> Option<usize> {
+        self.entries.binary_search_by(|at| self.name(at).cmp(name)).ok()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], FileKind)> {
@@ -290,6 +297,26 @@ impl Dir {
     /// The whole path of `name` as messages show it.
     pub(super) fn text_of(&self, name: &[u8]) -> String {
         self.place.text_of(name)
+    }
+
+    /// As [`Dir::error`], for what changes the folder or the entry: names the flag that forbids it even to root.
+    pub(super) fn change_error(&self, operation: &'static str, name: &[u8], errno: Errno) -> VolumeError {
+        let fixed = |name: &[u8]| {
+            let found = statx(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH, StatxFlags::TYPE);
+            found.is_ok_and(|found| found.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND))
+        };
+        match errno {
+            Errno::PERM if fixed(name) => VolumeError::Fixed { path: self.text_of(name) },
+            Errno::PERM if fixed(b"") => VolumeError::Fixed { path: self.text_of(b"") },
+            Errno::BUSY => VolumeError::MountPoint { path: self.text_of(name) },
+            errno => self.error(operation, name, errno),
+        }
+    }
+
+    /// Whether `child`, a folder in this one, is where something is mounted: another file system, or a part of this one a second time.
+    pub(super) fn is_mounted_on(&self, child: &Dir) -> bool {
+        let root = || statx(&child.fd, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE);
+        self.is_mount_point(&child.stat) || root().is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
     }
 
     pub(super) fn error(&self, operation: &'static str, name: &[u8], errno: Errno) -> VolumeError {

@@ -15,6 +15,14 @@ pub enum VolumeError {
     /// A folder on the way was exchanged while the walk was below it.
     #[error("folder `{path}` was moved or replaced while it was walked")]
     Moved { path: String },
+    /// Another filler has the volume.
+    #[error("`{path}` is being filled by another mover")]
+    Held { path: String },
+    /// Something is mounted inside of the volume, which a fill must not touch.
+    #[error("`{path}`, inside of the volume, is a mount point")]
+    MountPoint { path: String },
+    #[error("`{path}` has a flag (immutable or append-only) that forbids to change it")]
+    Fixed { path: String },
     #[error("`{name}` is not a name that a folder can hold an entry by")]
     Name { name: String },
     #[error("`{path}` has an extended attribute whose name is not UTF-8")]
@@ -70,6 +78,9 @@ impl VolumeError {
             }
             VolumeError::KindChanged { expected, .. } => format!("no longer {expected}"),
             VolumeError::Moved { .. } => "moved or replaced while it was walked".to_owned(),
+            VolumeError::Held { .. } => "being filled by another mover".to_owned(),
+            VolumeError::MountPoint { .. } => "a mount point inside of the volume".to_owned(),
+            VolumeError::Fixed { .. } => "a flag (immutable or append-only) forbids to change it".to_owned(),
             VolumeError::Name { .. } => "not a name that a folder can hold an entry by".to_owned(),
             VolumeError::XattrName { .. } => "it has an extended attribute whose name is not UTF-8".to_owned(),
         }
@@ -77,6 +88,12 @@ impl VolumeError {
 
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
+        match self {
+            VolumeError::Held { .. } => return Some("wait until it has ended, or end it, then try again".to_owned()),
+            VolumeError::MountPoint { .. } => return Some("unmount it, or restore into another volume".to_owned()),
+            VolumeError::Fixed { .. } => return Some("take the flag away with `chattr -i -a`".to_owned()),
+            _ => {}
+        }
         let text = match self.errno()? {
             Errno::PERM if matches!(self, VolumeError::Io { operation: "create device", .. }) => "devices need root's right CAP_MKNOD",
             Errno::NOSPC => "make room on the volume (bytes or inodes), or use a larger one",

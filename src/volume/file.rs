@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Advice, SeekFrom, fadvise, fstat, seek};
 use rustix::io::{Errno, pread, retry_on_intr};
@@ -117,6 +117,12 @@ impl OpenFile {
     /// Whether size, mtime or ctime are others now than in `before`: then bytes read since may mix two states.
     pub fn changed_since(&self, before: &Stat) -> io::Result<bool> {
         Ok(self.restat()?.differs_in_content(before))
+    }
+}
+
+impl AsFd for OpenFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -13,9 +13,10 @@ use crate::model::mover_job::{Problem, ProblemKind};
 use crate::model::path_text::path_text;
 use crate::volume::dir::Dir;
 use crate::volume::error::VolumeError;
+use crate::volume::file::OpenFile;
 use crate::volume::output::TargetFile;
 use crate::volume::stat::Stat;
-use crate::volume::xattr::{XattrsOf, list_long, proc_path};
+use crate::volume::xattr::{self, ReadXattrs, XattrsOf, list_long, proc_path};
 
 /// The ACL that new entries of a folder inherit.
 const DEFAULT_ACL: &str = "system.posix_acl_default";
@@ -25,6 +26,9 @@ const ANY_ACL: &str = "system.posix_acl_";
 /// A label that the host's policy gives to every file. It is restored where that works; where not, the host's own stands and nothing is lost.
 const HOSTS_LABEL: &str = "security.selinux";
 
+/// What a program may do whoever starts it: as a set-id bit, never to be left on other bytes than those it was given to.
+const CAPABILITIES: &[u8] = b"security.capability";
+
 const SET_ID: u32 = 0o6000;
 
 /// Brings attributes back as far as this process may, and tells what it may not.
@@ -32,16 +36,25 @@ const SET_ID: u32 = 0o6000;
 pub(super) struct Finisher {
     uid: u32,
     gid: u32,
-    /// The root has a default ACL: whatever is made below it starts with one that must go.
+    /// The root, or a folder that was there before, may have a default ACL: whatever is made below it starts with one that must go.
     inherits_acl: bool,
-    /// The root is set-gid: whatever is made below it starts with the root's group.
+    /// The same with the set-gid bit: whatever is made below it starts with the folder's group.
     inherits_group: bool,
+}
+
+/// Where an entry comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// This run made it: it has no attributes but inherited ones.
+    Made,
+    /// It was there before: what it has and the record has not must go, and what it has already is not set again.
+    Found,
 }
 
 /// One entry while its attributes are set.
 struct Subject<'a> {
     on: On<'a>,
-    path: Box<dyn Fn() -> String + 'a>,
+    path: &'a dyn Fn() -> String,
     problems: Vec<Problem>,
 }
 
@@ -58,12 +71,13 @@ enum On<'a> {
 }
 
 impl Finisher {
-    pub(super) fn new(root: &Attrs) -> Self {
+    /// For a volume with this root; `replaces`: it may hold folders with whatever attributes.
+    pub(super) fn new(root: &Attrs, replaces: bool) -> Self {
         Finisher {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
-            inherits_acl: root.xattrs.iter().any(|xattr| xattr.name == DEFAULT_ACL),
-            inherits_group: root.mode & 0o2000 != 0,
+            inherits_acl: replaces || root.xattrs.iter().any(|xattr| xattr.name == DEFAULT_ACL),
+            inherits_group: replaces || root.mode & 0o2000 != 0,
         }
     }
 
@@ -72,41 +86,65 @@ impl Finisher {
         attrs.uid == self.uid && attrs.gid == self.gid && !self.inherits_group
     }
 
-    pub(super) fn file(&self, file: &TargetFile, attrs: &Attrs) -> Result<Vec<Problem>, VolumeError> {
+    fn extra(&self, origin: Origin) -> Extra {
+        match origin {
+            Origin::Found => Extra::All,
+            Origin::Made if self.inherits_acl => Extra::Acls,
+            Origin::Made => Extra::None,
+        }
+    }
+
+    pub(super) fn file(&self, file: &TargetFile, attrs: &Attrs, origin: Origin) -> Result<Vec<Problem>, VolumeError> {
         let now = fstat(file).map_err(|errno| file.error("look at", errno.into()))?.into();
-        let mut subject = Subject { on: On::Fd(file.as_fd()), path: Box::new(|| path_text(&file.path())), problems: Vec::new() };
-        subject.finish(&now, attrs, if self.inherits_acl { Extra::Acls } else { Extra::None });
-        Ok(subject.problems)
+        Ok(self.opened(file.as_fd(), &now, &|| path_text(&file.path()), attrs, origin))
     }
 
-    pub(super) fn dir(&self, dir: &Dir, attrs: &Attrs) -> Result<Vec<Problem>, VolumeError> {
-        self.opened_dir(dir, attrs, if self.inherits_acl { Extra::Acls } else { Extra::None })
+    /// A file that stands beside the one named `name` until it takes its place.
+    pub(super) fn beside(&self, file: &TargetFile, dir: &Dir, name: &[u8], attrs: &Attrs) -> Result<Vec<Problem>, VolumeError> {
+        let now = fstat(file).map_err(|errno| file.error("look at", errno.into()))?.into();
+        Ok(self.opened(file.as_fd(), &now, &|| path_text(&dir.path_of(name)), attrs, Origin::Made))
     }
 
-    /// The root was there before: what it has and the record has not must go.
-    pub(super) fn root(&self, dir: &Dir, attrs: &Attrs) -> Result<Vec<Problem>, VolumeError> {
-        self.opened_dir(dir, attrs, Extra::All)
+    /// A file that was there before and whose bytes are right.
+    pub(super) fn kept(&self, dir: &Dir, name: &[u8], file: &OpenFile, attrs: &Attrs) -> Result<Vec<Problem>, VolumeError> {
+        let now = file.restat().map_err(|source| VolumeError::Io { operation: "look at", path: dir.text_of(name), source })?;
+        Ok(self.opened(file.as_fd(), &now, &|| path_text(&dir.path_of(name)), attrs, Origin::Found))
     }
 
-    fn opened_dir(&self, dir: &Dir, attrs: &Attrs, extra: Extra) -> Result<Vec<Problem>, VolumeError> {
+    pub(super) fn dir(&self, dir: &Dir, attrs: &Attrs, origin: Origin) -> Result<Vec<Problem>, VolumeError> {
         let now = fstat(dir).map_err(|errno| dir.error("look at", b"", errno))?.into();
-        let mut subject = Subject { on: On::Fd(dir.as_fd()), path: Box::new(|| path_text(&dir.path_of(b""))), problems: Vec::new() };
-        subject.finish(&now, attrs, extra);
-        Ok(subject.problems)
+        Ok(self.opened(dir.as_fd(), &now, &|| path_text(&dir.path_of(b"")), attrs, origin))
+    }
+
+    fn opened(&self, fd: BorrowedFd<'_>, now: &Stat, path: &dyn Fn() -> String, attrs: &Attrs, origin: Origin) -> Vec<Problem> {
+        let mut subject = Subject { on: On::Fd(fd), path, problems: Vec::new() };
+        subject.finish(now, attrs, self.extra(origin));
+        subject.problems
     }
 
     /// A symlink, FIFO, socket or device.
-    pub(super) fn unopened(&self, dir: &Dir, name: &[u8], is_symlink: bool, attrs: &Attrs) -> Result<Vec<Problem>, VolumeError> {
+    pub(super) fn unopened(
+        &self,
+        dir: &Dir,
+        name: &[u8],
+        is_symlink: bool,
+        attrs: &Attrs,
+        origin: Origin,
+    ) -> Result<Vec<Problem>, VolumeError> {
         let now = dir.stat_of(name)?;
         let proc = proc_path(dir.as_fd(), name);
         let on = On::Name { dir: dir.as_fd(), name, proc: &proc, is_symlink };
-        let mut subject = Subject { on, path: Box::new(|| path_text(&dir.path_of(name))), problems: Vec::new() };
-        subject.finish(&now, attrs, if self.inherits_acl && !is_symlink { Extra::Acls } else { Extra::None });
+        let mut subject = Subject { on, path: &|| path_text(&dir.path_of(name)), problems: Vec::new() };
+        let extra = match self.extra(origin) {
+            Extra::Acls if is_symlink => Extra::None, // symlinks inherit none
+            extra => extra,
+        };
+        subject.finish(&now, attrs, extra);
         Ok(subject.problems)
     }
 }
 
-/// Which extended attributes go that the record does not have. Those of `security.` are the host's and stay.
+/// Which extended attributes go that the record does not have. Those of `security.` are the host's and stay, but for a file's capabilities.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Extra {
     None,
@@ -121,10 +159,12 @@ impl Subject<'_> {
         if other_owner && !self.set_owner(now, attrs) {
             mode &= !SET_ID; // a set-id bit that gives another user's rights than the one that was saved would be a hole
         }
+        let has = if extra == Extra::All { self.xattrs() } else { Vec::new() };
         if extra != Extra::None {
             self.remove_extra(&attrs.xattrs, extra);
         }
-        let (acls, others): (Vec<&Xattr>, Vec<&Xattr>) = attrs.xattrs.iter().partition(|xattr| xattr.name.starts_with(ANY_ACL));
+        let missing = attrs.xattrs.iter().filter(|xattr| !has.contains(xattr));
+        let (mut acls, others): (Vec<&Xattr>, Vec<&Xattr>) = missing.partition(|xattr| is_acl(xattr));
         // Before the mode, which may close the file to us; after the owner, whose change removes capabilities.
         for xattr in others {
             self.set_xattr(xattr);
@@ -133,11 +173,29 @@ impl Subject<'_> {
         if !self.is_symlink() && (now.mode != mode || owner_took_set_id || !acls.is_empty()) {
             let result = self.chmod(Mode::from_raw_mode(mode));
             self.note(result, || format!("mode {mode:04o}"));
+            acls = attrs.xattrs.iter().filter(|xattr| is_acl(xattr)).collect(); // the new mode may have changed what stood there
         }
         for xattr in acls {
             self.set_xattr(xattr);
         }
-        self.set_times(attrs);
+        if extra != Extra::All || now.mtime != attrs.mtime || now.atime != attrs.atime {
+            self.set_times(attrs);
+        }
+    }
+
+    /// What the entry has now; nothing where that cannot be told.
+    fn xattrs(&self) -> Vec<Xattr> {
+        match xattr::read(self.xattrs_of()) {
+            Ok(ReadXattrs::All(xattrs)) => xattrs,
+            Ok(ReadXattrs::BadName) | Err(_) => Vec::new(),
+        }
+    }
+
+    fn xattrs_of(&self) -> XattrsOf<'_> {
+        match self.on {
+            On::Fd(fd) => XattrsOf::Fd(fd),
+            On::Name { proc, .. } => XattrsOf::Path(proc),
+        }
     }
 
     fn is_symlink(&self) -> bool {
@@ -186,13 +244,10 @@ impl Subject<'_> {
     }
 
     fn remove_extra(&mut self, wanted: &[Xattr], extra: Extra) {
-        let of = match self.on {
-            On::Fd(fd) => XattrsOf::Fd(fd),
-            On::Name { proc, .. } => XattrsOf::Path(proc),
-        };
-        let Ok(names) = list_long(of) else { return }; // a file system without extended attributes has no extra ones
+        let Ok(names) = list_long(self.xattrs_of()) else { return }; // a file system without extended attributes has no extra ones
         for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-            let goes = name.starts_with(ANY_ACL.as_bytes()) || (extra == Extra::All && !name.starts_with(b"security."));
+            let is_hosts = name.starts_with(b"security.") && name != CAPABILITIES;
+            let goes = name.starts_with(ANY_ACL.as_bytes()) || (extra == Extra::All && !is_hosts);
             if !goes || wanted.iter().any(|xattr| xattr.name.as_bytes() == name) {
                 continue;
             }
@@ -221,6 +276,10 @@ impl Subject<'_> {
             self.problems.push(Problem { path: (self.path)(), kind: ProblemKind::Attribute, reason });
         }
     }
+}
+
+fn is_acl(xattr: &Xattr) -> bool {
+    xattr.name.starts_with(ANY_ACL)
 }
 
 /// A time whose nanoseconds are no nanoseconds (the kernel gives two such values a meaning) is left as it is.

@@ -5,28 +5,38 @@
 //!
 //! - reading: [`Dir`] lists and opens, [`DirStack`] walks to any depth, [`OpenFile`] gives bytes, holes and attributes
 //! - writing: [`Target`] makes folders, files and special files, [`TargetFile`] takes bytes in any order, attributes come last
+//! - replacing: an [`Old`] gives out the names that were there before, each an [`OldName`] that may be kept, replaced or taken away
 //! - a folder on another file system is a mount point and not part of the volume ([`Dir::is_mount_point`])
 
 mod dir;
 mod error;
 mod file;
 mod finish;
+mod folders;
 mod handles;
 mod limits;
+mod make;
+mod old;
 mod output;
 mod place;
+mod remove;
 mod stat;
 mod target;
+#[cfg(test)]
+mod tests;
 mod walk;
 mod xattr;
 
 pub use dir::{Dir, Names, RawEntry};
 pub use error::VolumeError;
 pub use file::OpenFile;
+pub use folders::DirId;
 pub use handles::Handles;
 pub use limits::raise_open_files;
+pub use old::{Old, OldName, is_leftover};
 pub use output::TargetFile;
 pub use place::Place;
+pub use remove::{open_to_change, remove};
 pub use stat::{FileKind, Stat};
-pub use target::{DirId, Room, Target};
+pub use target::{Room, Target};
 pub use walk::DirStack;

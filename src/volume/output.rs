@@ -2,12 +2,17 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use rustix::fs::{FallocateFlags, copy_file_range, fallocate};
+use rustix::io::{Errno, retry_on_intr};
+
 use crate::volume::dir::Dir;
 use crate::volume::error::VolumeError;
+use crate::volume::file::OpenFile;
 use crate::volume::place::Place;
 
 /// The unit in which zeros are looked for: a page, and a block of most file systems.
@@ -15,6 +20,9 @@ const BLOCK: usize = 4 << 10;
 
 /// The shortest run of zeros that becomes a hole: shorter ones would cost more in extents than they save.
 const HOLE: usize = 64 << 10;
+
+/// Bytes that the kernel is asked to copy at once, so that a stop is noticed soon.
+const COPY: usize = 128 << 20;
 
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
@@ -42,6 +50,84 @@ impl TargetFile {
     /// on in its neighbours. The file's length must have been set before.
     pub fn write_sparse(&self, offset: u64, buf: &[u8]) -> Result<(), VolumeError> {
         for_data_runs(offset, buf, |at, data| self.write_at(at, data))
+    }
+
+    /// Writes over what is there: all of `buf`, the zeros that [`TargetFile::write_sparse`] leaves out as holes where the file system makes them.
+    pub fn write_over(&self, offset: u64, buf: &[u8]) -> Result<(), VolumeError> {
+        let mut done = offset;
+        for_data_runs(offset, buf, |at, data| {
+            self.clear(done, at - done)?;
+            done = at + data.len() as u64;
+            self.write_at(at, data)
+        })?;
+        self.clear(done, offset + buf.len() as u64 - done)
+    }
+
+    /// Makes these bytes zero, by a hole if there can be one.
+    fn clear(&self, mut offset: u64, mut length: u64) -> Result<(), VolumeError> {
+        if length == 0 {
+            return Ok(());
+        }
+        match retry_on_intr(|| fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)) {
+            Ok(()) => return Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(errno) => return Err(self.error("make a hole in", errno.into())),
+        }
+        while length > 0 {
+            let part = length.min(BLOCK as u64);
+            self.write_at(offset, &ZEROS[..usize::try_from(part).unwrap_or(BLOCK)])?;
+            (offset, length) = (offset + part, length - part);
+        }
+        Ok(())
+    }
+
+    /// Copies a range of another file of the volume to the same place here, where this one is still a hole; holes stay holes. Where the
+    /// file system can, both share the blocks from then on.
+    pub fn copy_from(&self, from: &OpenFile, range: Range<u64>) -> Result<(), VolumeError> {
+        let failed = |source| self.error("copy what has not changed into", source);
+        let mut at = range.start;
+        while let Some(extent) = from.next_extent(at).map_err(failed)?.filter(|extent| extent.start < range.end) {
+            at = extent.end.min(range.end);
+            self.copy_data(from, extent.start..at).map_err(failed)?;
+            if at == range.end {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_data(&self, from: &OpenFile, range: Range<u64>) -> io::Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let length = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(COPY);
+            let (mut here, mut there) = (at, at);
+            match copy_file_range(from, Some(&mut here), &self.file, Some(&mut there), length) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(copied) => at += copied as u64,
+                Err(Errno::INTR) => {}
+                Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
+                    return self.copy_by_hand(from, at..range.end);
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_by_hand(&self, from: &OpenFile, range: Range<u64>) -> io::Result<()> {
+        let mut buf = vec![0; 256 << 10];
+        let mut at = range.start;
+        while at < range.end {
+            let length = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buf.len());
+            match from.read_at(at, &mut buf[..length])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                got => {
+                    self.file.write_all_at(&buf[..got], at)?;
+                    at += got as u64;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Makes the file `size` bytes long; what was not written is a hole.

@@ -46,6 +46,9 @@ pub(super) fn list_long(of: XattrsOf<'_>) -> Result<Vec<u8>, Errno> {
             XattrsOf::Fd(fd) => flistxattr_query(fd),
             XattrsOf::Path(path) => llistxattr_query(path),
         }?;
+        if needed == 0 {
+            return Ok(Vec::new());
+        }
         let mut space = vec![0; needed + 256];
         match list(of, &mut space) {
             Err(Errno::RANGE) => {} // another process added one meanwhile
