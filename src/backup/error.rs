@@ -4,6 +4,7 @@ use crate::backup::plan::Refusal;
 use crate::model::mover_job::FailureKind;
 use crate::platform::PlatformError;
 use crate::repository::error::RepositoryError;
+use crate::store::StoreError;
 
 /// A backup that made no point.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,8 @@ pub enum BackupError {
     BadReport { ordinal: u32, what: String },
     #[error("{what} disappeared from the repository while the backup ran")]
     Vanished { what: String },
+    #[error("the store did not confirm the point, which may have been made or not")]
+    Unconfirmed(#[source] StoreError),
     #[error("interrupted: no point was made")]
     Interrupted,
     #[error(transparent)]
@@ -39,6 +42,9 @@ impl BackupError {
             BackupError::Vanished { .. } => {
                 Some("did another program prune it without a lock? `keepset check` tells what is left; run the backup again".into())
             }
+            BackupError::Unconfirmed(_) => {
+                Some("once the store answers, `keepset list` tells: a point that it shows is whole; else run the backup again".into())
+            }
             BackupError::Platform(error) => error.hint(),
             BackupError::Repository(error) => error.hint(),
             BackupError::BadReport { .. } | BackupError::Interrupted => None,
@@ -54,7 +60,9 @@ impl BackupError {
             BackupError::Platform(error) => error.kind(),
             BackupError::Repository(RepositoryError::Locked { .. }) => FailureKind::Locked,
             BackupError::Repository(RepositoryError::Refused { .. }) => FailureKind::Refused,
-            BackupError::Repository(_) | BackupError::BadReport { .. } | BackupError::Vanished { .. } => FailureKind::Failed,
+            BackupError::Repository(_) | BackupError::BadReport { .. } | BackupError::Vanished { .. } | BackupError::Unconfirmed(_) => {
+                FailureKind::Failed
+            }
         }
     }
 }

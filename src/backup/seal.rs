@@ -16,7 +16,7 @@ use crate::model::mover_job::{ClaimReport, MoverReport, Problem, ProblemKind, Pr
 use crate::model::set::SetName;
 use crate::monitor::Event;
 use crate::repository::error::RepositoryError;
-use crate::repository::index::{self, Index};
+use crate::repository::index::Index;
 use crate::repository::lock::Lock;
 use crate::repository::pack::BlobKind;
 use crate::repository::points::{self, MANIFEST};
@@ -89,7 +89,7 @@ impl Sealing<'_> {
         if *self.backup.cancel.borrow() {
             return Err(BackupError::Interrupted);
         }
-        let point = snapshot::save(repository, &snapshot).await?;
+        let point = snapshot::save(repository, &snapshot).await.map_err(unsealed)?;
         self.tidy().await;
         Ok(Sealed { point, manifest, complete, total })
     }
@@ -98,7 +98,7 @@ impl Sealing<'_> {
     async fn prove_present(&self, reports: &[MoverReport], index: &Arc<Index>) -> Result<(), BackupError> {
         let repository = &self.backup.repository;
         let present = prove::packs_present(repository).await?;
-        let indexes: HashSet<Id> = repository.ids(index::FOLDER).await?.into_iter().collect();
+        let indexes: HashSet<&Id> = index.objects().iter().collect();
         let indexed: HashSet<&Id> = index.packs().iter().collect();
         for report in reports {
             if let Some(pack) = report.new_packs.iter().find(|pack| !present.contains_key(pack) || !indexed.contains(pack)) {
@@ -228,6 +228,14 @@ impl Sealing<'_> {
         if let Err(error) = store.delete(&keys).await {
             tracing::warn!(%error, run = self.run, "the run's reports could not be removed; they harm nothing");
         }
+    }
+}
+
+/// Where the store went silent over the snapshot, there may be a point, and saying that there is none would be a guess.
+fn unsealed(error: RepositoryError) -> BackupError {
+    match error {
+        RepositoryError::Store(error) if error.leaves_doubt() => BackupError::Unconfirmed(error),
+        error => error.into(),
     }
 }
 

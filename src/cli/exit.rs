@@ -116,7 +116,7 @@ fn of_repository(error: &RepositoryError) -> Option<ExitCode> {
         RepositoryError::NoRepository { .. } => ExitCode::NoRepository,
         RepositoryError::WrongPassword { .. } => ExitCode::WrongPassword,
         RepositoryError::Locked { .. } | RepositoryError::LockLost { .. } => ExitCode::Locked,
-        RepositoryError::AlreadyThere { .. } | RepositoryError::Refused { .. } => ExitCode::Refused,
+        RepositoryError::AlreadyThere { .. } | RepositoryError::Unfinished { .. } | RepositoryError::Refused { .. } => ExitCode::Refused,
         _ => return None,
     })
 }

@@ -10,6 +10,8 @@ pub enum RepositoryError {
     NoRepository { location: String },
     #[error("there is a repository at {location} already")]
     AlreadyThere { location: String },
+    #[error("at {location} are keys that the password does not open, and no config: a repository was begun there, or has lost it")]
+    Unfinished { location: String },
     #[error("the password opens no key of the repository at {location}")]
     WrongPassword { location: String },
     #[error("the repository at {location} is held by {holder}")]
@@ -45,6 +47,7 @@ impl RepositoryError {
         Some(match self {
             RepositoryError::NoRepository { .. } => "make one with `keepset init`, or check --repo".to_owned(),
             RepositoryError::AlreadyThere { .. } => "use it as it is: `keepset list`; or choose another place".to_owned(),
+            RepositoryError::Unfinished { .. } => "give the password of these keys to go on with them, or choose another place".to_owned(),
             RepositoryError::WrongPassword { .. } => "check KEEPSET_PASSWORD_FILE, KEEPSET_PASSWORD_COMMAND or KEEPSET_PASSWORD".to_owned(),
             RepositoryError::Locked { .. } => "wait for it with --wait-lock, or remove locks of the dead with `keepset unlock`".to_owned(),
             RepositoryError::LockLost { .. } => "run it again: nothing was sealed".to_owned(),

@@ -201,12 +201,17 @@ pub async fn list(store: &Store) -> Result<Vec<(Id, Result<KeyObject, String>)>,
     Ok(keys)
 }
 
-/// Tries the password on every key and returns the master key with the id of the key that opened.
-pub async fn open(store: &Store, password: &Password) -> Result<(Id, MasterKey), RepositoryError> {
+/// The key that the password opens, and the master key in it. Of several it is the one whose master key `fits`; one that does not is
+/// better than none.
+pub async fn open(store: &Store, password: &Password, fits: impl Fn(&MasterKey) -> bool) -> Result<(Id, MasterKey), RepositoryError> {
+    let mut unfit = None;
     let mut broken = None;
     for (id, key) in list(store).await? {
         match key.and_then(|key| key.open(password)) {
-            Ok(Some(master)) => return Ok((id, master)),
+            Ok(Some(master)) if fits(&master) => return Ok((id, master)),
+            Ok(Some(master)) => {
+                unfit.get_or_insert((id, master));
+            }
             Ok(None) => {}
             Err(reason) => {
                 tracing::warn!(%id, reason, "a key cannot be used");
@@ -214,7 +219,7 @@ pub async fn open(store: &Store, password: &Password) -> Result<(Id, MasterKey),
             }
         }
     }
-    Err(broken.unwrap_or_else(|| RepositoryError::WrongPassword { location: store.location().to_owned() }))
+    unfit.ok_or_else(|| broken.unwrap_or_else(|| RepositoryError::WrongPassword { location: store.location().to_owned() }))
 }
 
 #[cfg(test)]
@@ -227,11 +232,11 @@ mod tests {
         let store = Store::memory();
         let password = Password::generate().unwrap();
         let id = save(&store, &KeyObject::new(&master, &password, KeyOrigin::default()).unwrap()).await.unwrap();
-        let (opened, key) = open(&store, &password).await.unwrap();
+        let (opened, key) = open(&store, &password, |_| true).await.unwrap();
         assert_eq!(opened, id);
         assert_eq!(*key.to_bytes(), *master.to_bytes());
         let wrong = Password::generate().unwrap();
-        assert!(matches!(open(&store, &wrong).await, Err(RepositoryError::WrongPassword { .. })));
+        assert!(matches!(open(&store, &wrong, |_| true).await, Err(RepositoryError::WrongPassword { .. })));
     }
 
     #[test]

@@ -57,18 +57,36 @@ const COMPRESSED: u8 = 2;
 const MAX_UNPACKED: usize = 1 << 30;
 
 impl Repository {
-    /// Makes a new repository in an empty store: the first key, then `config`, create-only; that is the moment from which it exists.
+    /// Makes a new repository in an empty store: the first key, then `config`, create-only; that is the moment from which it exists. Where
+    /// that was interrupted between the two, the same password takes it up again: the key that is there is used.
     pub async fn init(store: Store, password: &Password, origin: KeyOrigin) -> Result<Self, RepositoryError> {
+        let there = || RepositoryError::AlreadyThere { location: store.location().to_owned() };
         if store.size(config::KEY).await?.is_some() {
-            return Err(RepositoryError::AlreadyThere { location: store.location().to_owned() });
+            return Err(there());
         }
-        let master = MasterKey::random()?;
+        let (made, master) = match key::open(&store, password, |_| true).await {
+            Ok((_, master)) => (None, master),
+            Err(RepositoryError::WrongPassword { .. }) if store.list(key::FOLDER).await?.is_empty() => {
+                let master = MasterKey::random()?;
+                (Some(key::save(&store, &KeyObject::new(&master, password, origin)?).await?), master)
+            }
+            // Whose keys are these? Perhaps those of a repository that lost its config: they must not be buried under another's.
+            Err(RepositoryError::WrongPassword { .. } | RepositoryError::Damaged { .. }) => {
+                return Err(RepositoryError::Unfinished { location: store.location().to_owned() });
+            }
+            Err(error) => return Err(error),
+        };
         let config = Config::random()?;
-        key::save(&store, &KeyObject::new(&master, password, origin)?).await?;
         let plain = serde_json::to_vec(&config).expect("strings and numbers always serialise");
         match store.put_new(config::KEY, master.cipher().seal(&plain)?.into()).await {
             Err(error) if error.kind == ErrorKind::AlreadyExists => {
-                Err(RepositoryError::AlreadyThere { location: store.location().to_owned() })
+                // Somebody was faster: a key of ours opens nothing there.
+                if let Some(id) = made
+                    && let Err(error) = store.delete(&[format!("{}/{id}", key::FOLDER)]).await
+                {
+                    tracing::warn!(%error, %id, "a key that opens nothing stays behind");
+                }
+                Err(there())
             }
             Err(error) => Err(error.into()),
             Ok(()) => Ok(Repository { inner: Arc::new(Inner { store, master, config }) }),
@@ -78,7 +96,7 @@ impl Repository {
     /// Opens a repository of ours, of restic's or of rustic's.
     pub async fn open(store: Store, password: &Password) -> Result<Self, RepositoryError> {
         let sealed = Self::config_object(&store).await?;
-        let (_, master) = key::open(&store, password).await?;
+        let (_, master) = key::open(&store, password, |master| master.cipher().open(&sealed).is_ok()).await?;
         Self::with_config(store, master, &sealed)
     }
 

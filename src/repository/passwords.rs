@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::clock::Clock;
 use crate::model::id::Id;
 use crate::repository::Repository;
+use crate::repository::crypto::MasterKey;
 use crate::repository::error::RepositoryError;
 use crate::repository::key;
 use crate::repository::key::{KeyObject, KeyOrigin, Password};
@@ -28,7 +29,7 @@ pub struct KeyInfo {
 
 /// Every key, by id. `current` is the password in use.
 pub async fn list(repository: &Repository, current: &Password) -> Result<Vec<KeyInfo>, RepositoryError> {
-    let in_use = key::open(repository.store(), current).await.ok().map(|(id, _)| id);
+    let in_use = opened_by(repository, current).await.ok().flatten();
     let keys = key::list(repository.store()).await?.into_iter().map(|(id, key)| match key {
         Ok(key) => {
             KeyInfo { id, created: key.created, username: key.username, hostname: key.hostname, in_use: in_use == Some(id), damaged: None }
@@ -50,10 +51,8 @@ pub async fn add(
     clock: &Clock,
 ) -> Result<Id, RepositoryError> {
     let store = repository.store();
-    match key::open(store, password).await {
-        Ok((id, _)) => return Err(refused("the new password", format!("it opens the repository already, by key {}", id.short()))),
-        Err(RepositoryError::WrongPassword { .. } | RepositoryError::Damaged { .. }) => {}
-        Err(error) => return Err(error),
+    if let Some(id) = opened_by(repository, password).await? {
+        return Err(refused("the new password", format!("it opens the repository already, by key {}", id.short())));
     }
     let created = clock.local().to_rfc3339_opts(SecondsFormat::Nanos, false);
     let origin = KeyOrigin { created, username: username.to_owned(), hostname: hostname.to_owned() };
@@ -91,10 +90,21 @@ pub async fn replace(
     hostname: &str,
     clock: &Clock,
 ) -> Result<Id, RepositoryError> {
-    let (old, _) = key::open(repository.store(), current).await?;
+    let wrong = || RepositoryError::WrongPassword { location: repository.store().location().to_owned() };
+    let old = opened_by(repository, current).await?.ok_or_else(wrong)?;
     let id = add(repository, new, username, hostname, clock).await?;
     repository.store().delete(&[object_key(&old)]).await?;
     Ok(id)
+}
+
+/// The key by which this password opens this very repository.
+async fn opened_by(repository: &Repository, password: &Password) -> Result<Option<Id>, RepositoryError> {
+    let ours = |master: &MasterKey| *master.to_bytes() == *repository.master_key().to_bytes();
+    match key::open(repository.store(), password, ours).await {
+        Ok((id, master)) => Ok(ours(&master).then_some(id)),
+        Err(RepositoryError::WrongPassword { .. } | RepositoryError::Damaged { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The key as it is in the store opens with `password` and holds this repository's master key.
@@ -153,7 +163,7 @@ mod tests {
         assert_eq!(remove(&repository, &only.short(), &second).await.unwrap(), only);
         let left = list(&repository, &second).await.unwrap();
         assert_eq!((left.len(), left[0].id, left[0].in_use, left[0].username.as_str()), (1, new, true, "root"));
-        assert!(key::open(repository.store(), &first).await.is_err());
+        assert_eq!(opened_by(&repository, &first).await.unwrap(), None);
     }
 
     #[tokio::test]
@@ -161,11 +171,11 @@ mod tests {
         let (old, new) = (Password::generate().unwrap(), Password::generate().unwrap());
         let repository = repository(&old).await;
         let id = replace(&repository, &old, &new, "root", "vm", &Clock::system()).await.unwrap();
-        assert!(matches!(key::open(repository.store(), &old).await, Err(RepositoryError::WrongPassword { .. })));
-        assert_eq!(key::open(repository.store(), &new).await.unwrap().0, id);
+        assert_eq!(opened_by(&repository, &old).await.unwrap(), None);
+        assert_eq!(opened_by(&repository, &new).await.unwrap().unwrap(), id);
         assert!(replace(&repository, &old, &new, "root", "vm", &Clock::system()).await.is_err());
         assert!(replace(&repository, &new, &new, "root", "vm", &Clock::system()).await.is_err());
-        assert!(key::open(repository.store(), &new).await.is_ok());
+        assert!(opened_by(&repository, &new).await.unwrap().is_some());
     }
 
     #[tokio::test]

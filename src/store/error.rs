@@ -101,6 +101,11 @@ impl StoreError {
         self
     }
 
+    /// Whether what was asked may have been done although this came back instead of an answer.
+    pub fn leaves_doubt(&self) -> bool {
+        self.kind.is_passing() || self.kind == ErrorKind::Other
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         if self.hint.is_some() {

@@ -217,31 +217,30 @@ impl Core {
         RepositoryError::LockLost { location: self.repository.store().location().to_owned(), reason }
     }
 
+    /// One list tells all: whether the lock's object is there, and whose else.
     async fn prove(&self, state: &mut State) -> Result<(), RepositoryError> {
         if let Some(reason) = self.lost.borrow().clone() {
             return Err(self.lost_error(reason));
         }
         let reason = if state.age(&self.options.clock) >= LOST_AFTER {
             "it could not be refreshed for 20 minutes".to_owned()
-        } else if self.repository.store().size(&key(&state.current)).await?.is_none() {
-            "somebody removed it".to_owned()
-        } else if let Some(holder) = self.contender().await? {
-            format!("at the same time the repository was held by {holder}")
         } else {
-            return Ok(());
+            let mine = key(&state.current);
+            let look = || conflict(&self.repository, self.exclusive, &self.nonce, Some(&mine), &self.options.clock);
+            let (mut keys, mut holder) = look().await?;
+            if holder.is_some() {
+                // For as long as it takes one who came later to notice and withdraw.
+                tokio::time::sleep(2 * SETTLE).await;
+                (keys, holder) = look().await?;
+            }
+            match holder {
+                _ if !keys.contains(&mine) => "somebody removed it".to_owned(),
+                Some(holder) => format!("at the same time the repository was held by {holder}"),
+                None => return Ok(()),
+            }
         };
         self.lost.send_replace(Some(reason.clone()));
         Err(self.lost_error(reason))
-    }
-
-    /// Who holds an exclusive lock beside this shared one, for longer than it takes such a one to notice and withdraw.
-    async fn contender(&self) -> Result<Option<String>, RepositoryError> {
-        let look = || conflict(&self.repository, self.exclusive, &self.nonce, &self.options.clock);
-        if look().await?.1.is_none() {
-            return Ok(None);
-        }
-        tokio::time::sleep(2 * SETTLE).await;
-        Ok(look().await?.1)
     }
 
     async fn remove(&self, look: bool) -> Result<(), RepositoryError> {
@@ -271,7 +270,7 @@ enum Attempt {
 }
 
 async fn attempt(repository: &Repository, exclusive: bool, nonce: &str, options: &LockOptions) -> Result<Attempt, RepositoryError> {
-    if let Some(holder) = conflict(repository, exclusive, nonce, &options.clock).await?.1 {
+    if let Some(holder) = conflict(repository, exclusive, nonce, None, &options.clock).await?.1 {
         return Ok(Attempt::Conflict(holder));
     }
     let state = put(repository, exclusive, nonce, options).await?;
@@ -279,7 +278,7 @@ async fn attempt(repository: &Repository, exclusive: bool, nonce: &str, options:
         tokio::time::sleep(SETTLE).await;
     }
     let mine = key(&state.current);
-    let outcome = conflict(repository, exclusive, nonce, &options.clock).await;
+    let outcome = conflict(repository, exclusive, nonce, Some(&mine), &options.clock).await;
     if let Ok((keys, None)) = &outcome
         && keys.contains(&mine)
     {
@@ -290,15 +289,15 @@ async fn attempt(repository: &Repository, exclusive: bool, nonce: &str, options:
     Ok(Attempt::Conflict(holder.unwrap_or_else(|| "somebody who removes locks".to_owned())))
 }
 
-/// The names of all locks that stand, and who of them is in the way of such a lock.
+/// The names of all locks that stand, and who of them is in the way of such a lock. `own` need not be read to be known.
 async fn conflict(
     repository: &Repository,
     exclusive: bool,
     nonce: &str,
+    own: Option<&str>,
     clock: &Clock,
 ) -> Result<(Vec<String>, Option<String>), RepositoryError> {
-    let standing = locks(repository).await?;
-    let keys = standing.iter().map(|lock| lock.key.clone()).collect();
+    let (keys, standing) = survey::locks_but(repository, own).await?;
     let in_the_way: Vec<Standing> = standing.into_iter().filter(|lock| !lock.is_of(nonce) && (exclusive || lock.exclusive())).collect();
     let alive = survey::reap(repository, in_the_way, clock).await?;
     let now = clock.now();

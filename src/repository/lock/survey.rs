@@ -53,9 +53,19 @@ pub(super) fn is_stale(lock: &Standing, store_now: DateTime<Utc>, now: DateTime<
 
 /// All locks, by name. One that is removed while this reads is left out.
 pub async fn locks(repository: &Repository) -> Result<Vec<Standing>, RepositoryError> {
+    Ok(locks_but(repository, None).await?.1)
+}
+
+/// The names of all locks that the store lists, and what each says but the one named `own`.
+pub(super) async fn locks_but(repository: &Repository, own: Option<&str>) -> Result<(Vec<String>, Vec<Standing>), RepositoryError> {
+    let mut keys = Vec::new();
     let mut standing = Vec::new();
     for object in repository.store().list("locks").await? {
         let Some(id) = object.key.strip_prefix("locks/").and_then(|name| name.parse::<Id>().ok()) else { continue };
+        keys.push(object.key.clone());
+        if own == Some(object.key.as_str()) {
+            continue;
+        }
         let record = match repository.get_sealed("locks", &id).await {
             Ok(plain) => serde_json::from_slice(&plain).ok(),
             Err(RepositoryError::Store(error)) if error.kind == ErrorKind::NotFound => continue,
@@ -64,7 +74,7 @@ pub async fn locks(repository: &Repository) -> Result<Vec<Standing>, RepositoryE
         };
         standing.push(Standing { key: object.key, modified: object.modified, record });
     }
-    Ok(standing)
+    Ok((keys, standing))
 }
 
 /// Removes the locks whose owners are gone: processes of this machine that ended, and locks not refreshed for 30 minutes by the store's

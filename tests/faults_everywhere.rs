@@ -1,0 +1,301 @@
+//! Whatever operation of the store fails, in whatever way: are older points whole, is failure told, does the next run succeed?
+//!
+//! The n-th operation fails, for each n up to the one that is not reached any more.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
+
+mod support;
+
+use std::sync::Arc;
+
+use keepset::backup::BackupError;
+use keepset::clock::Clock;
+use keepset::repository::error::RepositoryError;
+use keepset::repository::key::{KeyOrigin, Password};
+use keepset::repository::lock::{Lock, LockOptions, Mode, unlock};
+use keepset::repository::{Repository, passwords};
+use keepset::store::fault::{Call, Fault, Kind};
+use keepset::store::{Patience, Store};
+use object_store::memory::InMemory;
+use support::house::{Failure, House, chain, faulty, names, scratch, the_dead, the_living};
+
+/// In which way the n-th operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Once, before it has done anything.
+    Before,
+    /// Once, after it was done.
+    After,
+    /// Once, when half of it was done. A put has no half: stores keep whole objects or none.
+    Midway,
+    /// Then and ever after.
+    Dead,
+}
+
+const WAYS: [Way; 4] = [Way::Before, Way::After, Way::Midway, Way::Dead];
+
+impl Way {
+    fn rule(self, n: usize) -> impl FnMut(usize, &Call) -> Option<Fault> + Send + 'static {
+        move |number, call| {
+            (number == n).then(|| match self {
+                Way::Before => Fault::Before,
+                Way::After => Fault::After,
+                Way::Midway if matches!(call.kind, Kind::Put | Kind::Head) => Fault::Busy,
+                Way::Midway => Fault::Torn,
+                Way::Dead => Fault::Dead,
+            })
+        }
+    }
+}
+
+/// One run against a store whose n-th operation failed.
+struct Run<'a> {
+    house: &'a House,
+    store: Store,
+    outcome: Result<(), Failure>,
+    /// The call that failed first.
+    failed: Call,
+    /// What failed, for messages.
+    about: String,
+}
+
+/// Runs `work` with each operation failing in turn, and lets `judge` look at what is left, on a store that works again. Returns how many
+/// operations there were.
+async fn sweep<'a>(
+    house: &'a House,
+    base: &InMemory,
+    way: Way,
+    work: impl AsyncFn(Store) -> Result<(), Failure>,
+    judge: impl AsyncFn(Run<'a>),
+) -> usize {
+    for n in 0.. {
+        let (memory, faulty) = faulty(base);
+        faulty.obey(way.rule(n));
+        let outcome = work(faulty.store(Patience::local())).await;
+        if faulty.fired() == 0 {
+            outcome.unwrap();
+            return n;
+        }
+        let failed = faulty.calls()[n].clone();
+        faulty.heal();
+        let told = outcome.as_ref().err().map_or_else(|| "success".to_owned(), |error| chain(error.as_ref()));
+        let about = format!("{way:?}: operation {n}, {:?} of {}, failed; told was: {told}", failed.kind, failed.key);
+        // A run that ends takes its lock with it, unless it was the lock itself that the store failed over.
+        if way != Way::Dead && !failed.key.starts_with("locks/") {
+            assert_eq!(names(memory.as_ref(), "locks").await, names(base, "locks").await, "{about}");
+        }
+        judge(Run { house, store: faulty.store(Patience::local()), outcome, failed, about: about.clone() }).await;
+        house.restic_is_content(memory.as_ref(), &about).await;
+    }
+    unreachable!("some number is not reached")
+}
+
+fn is_refusal(error: &Failure) -> bool {
+    matches!(error.downcast_ref(), Some(RepositoryError::Refused { .. }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_fails_anywhere_leaves_whole_points_and_the_next_one_succeeds() {
+    let (house, base) = House::with_two_points().await;
+    for way in WAYS {
+        let work = async |store: Store| house.backup(&store, the_dead()).await.map(|_| ());
+        let judge = async |run: Run<'_>| {
+            let new = run.house.prove(&run.store, &[], &run.about).await;
+            match &run.outcome {
+                // What comes after the seal, its own tidying, may fail without harm.
+                Ok(()) => assert_eq!(new.len(), 1, "{}", run.about),
+                Err(error) => {
+                    let in_doubt = matches!(error.downcast_ref(), Some(BackupError::Unconfirmed(_)));
+                    assert_eq!(in_doubt, run.failed.key.starts_with("snapshots/") && run.failed.kind == Kind::Put, "{}", run.about);
+                    assert!(new.len() <= usize::from(in_doubt && way == Way::After), "{}", run.about);
+                }
+            }
+            let sealed = run.house.backup(&run.store, the_living()).await.unwrap();
+            run.house.prove_point(&run.store, &sealed.point, &run.about).await;
+        };
+        let operations = sweep(&house, &base, way, work, judge).await;
+        assert!(operations > 30, "{operations}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_backup_that_fails_anywhere_leaves_nothing_that_counts() {
+    let house = House::new(2);
+    let base = Arc::new(InMemory::new());
+    let store = Store::from_object_store(base.clone(), "memory", Patience::local());
+    Repository::init(store, &house.password, KeyOrigin::default()).await.unwrap();
+    for way in WAYS {
+        let work = async |store: Store| house.backup(&store, the_dead()).await.map(|_| ());
+        let judge = async |run: Run<'_>| {
+            let new = run.house.prove(&run.store, &[], &run.about).await;
+            let in_doubt = run.failed.key.starts_with("snapshots/") && way == Way::After;
+            assert_eq!(new.len(), usize::from(run.outcome.is_ok() || in_doubt), "{}", run.about);
+            run.house.backup(&run.store, the_living()).await.unwrap();
+        };
+        sweep(&house, &base, way, work, judge).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_fails_anywhere_leaves_no_half_volume_behind_and_the_next_one_succeeds() {
+    let (house, base) = House::with_two_points().await;
+    let point = *house.kept.keys().next().unwrap();
+    for way in WAYS {
+        let place = scratch();
+        let back = place.path().join("back");
+        let work = async |store: Store| {
+            let _ = std::fs::remove_dir_all(&back);
+            house.restore(&store, &point, &back, the_dead()).await.map(|_| ())
+        };
+        let judge = async |run: Run<'_>| {
+            for entry in std::fs::read_dir(&back).into_iter().flatten() {
+                // What is there is whole; what is not whole is gone, with the mark that stood beside it.
+                let name = entry.unwrap().file_name();
+                support::compare::assert_same(&run.house.kept[&point].join(&name), &back.join(&name));
+            }
+            assert_eq!(run.outcome.is_ok(), back.join("data-web-1").exists(), "{}", run.about);
+            assert_eq!(run.house.prove(&run.store, &[], &run.about).await, [], "{}", run.about);
+        };
+        let operations = sweep(&house, &base, way, work, judge).await;
+        assert!(operations > 25, "{operations}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forget_that_fails_anywhere_removes_what_it_was_told_or_nothing() {
+    let (house, base) = House::with_two_points().await;
+    let goes = *house.kept.keys().next().unwrap();
+    for way in WAYS {
+        let work = async |store: Store| house.forget(&store, &goes, the_dead()).await;
+        let judge = async |run: Run<'_>| {
+            assert_eq!(run.house.prove(&run.store, &[goes], &run.about).await, [], "{}", run.about);
+            run.house.forget(&run.store, &goes, the_living()).await.unwrap();
+            let left = run.house.points(&run.store).await.unwrap().points;
+            assert_eq!(left.len(), 1, "{}", run.about);
+        };
+        sweep(&house, &base, way, work, judge).await;
+    }
+}
+
+async fn names_of(store: &Store, folder: &str) -> usize {
+    store.list(folder).await.unwrap().len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_that_fail_to_come_or_go_never_lock_anybody_out() {
+    let (house, base) = House::with_two_points().await;
+    let second = Password::generate().unwrap();
+    let clock = Clock::system();
+    for way in WAYS {
+        let work = async |store: Store| {
+            let repository = house.open(&store).await?;
+            passwords::add(&repository, &second, "root", "vm", &clock).await?;
+            Ok(())
+        };
+        let judge = async |run: Run<'_>| {
+            let repository = run.house.open(&run.store).await.unwrap();
+            match passwords::add(&repository, &second, "root", "vm", &clock).await {
+                Ok(_) => {}
+                // It was there although nobody could say so.
+                Err(RepositoryError::Refused { .. }) => {}
+                Err(error) => panic!("{}: {error}", run.about),
+            }
+            Repository::open(run.store.clone(), &second).await.unwrap();
+            assert_eq!(run.house.prove(&run.store, &[], &run.about).await, []);
+        };
+        sweep(&house, &base, way, work, judge).await;
+    }
+    // With both in place, the first one goes.
+    let with_both = Arc::new(base.fork());
+    let store = Store::from_object_store(with_both.clone(), "memory", Patience::local());
+    let repository = house.open(&store).await.unwrap();
+    let first = passwords::list(&repository, &house.password).await.unwrap().remove(0).id;
+    passwords::add(&repository, &second, "root", "vm", &clock).await.unwrap();
+    for way in WAYS {
+        let work = async |store: Store| {
+            let repository = Repository::open(store, &second).await?;
+            passwords::remove(&repository, &first.hex(), &second).await?;
+            Ok(())
+        };
+        let judge = async |run: Run<'_>| {
+            let repository = Repository::open(run.store.clone(), &second).await.unwrap();
+            if let Err(error) = passwords::remove(&repository, &first.hex(), &second).await {
+                assert!(is_refusal(&error.into()) && (run.outcome.is_ok() || way != Way::Before), "{}", run.about);
+            }
+            assert!(
+                matches!(run.house.open(&run.store).await, Err(error) if matches!(error.downcast_ref(), Some(RepositoryError::WrongPassword { .. })))
+            );
+            // As it was, for the eyes of stock restic, which knows the first password.
+            passwords::add(&repository, &run.house.password, "root", "vm", &clock).await.unwrap();
+        };
+        sweep(&house, &with_both, way, work, judge).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_init_that_fails_anywhere_is_taken_up_again_by_the_same_password() {
+    let house = House::new(1);
+    let base = InMemory::new();
+    for way in WAYS {
+        let work = async |store: Store| {
+            store.probe(&Clock::system()).await?;
+            Repository::init(store, &house.password, KeyOrigin::default()).await?;
+            Ok(())
+        };
+        let judge = async |run: Run<'_>| {
+            match Repository::init(run.store.clone(), &run.house.password, KeyOrigin::default()).await {
+                Ok(_) => assert!(run.outcome.is_err(), "{}", run.about),
+                Err(RepositoryError::AlreadyThere { .. }) => assert!(run.outcome.is_ok() || run.failed.key == "config", "{}", run.about),
+                Err(error) => panic!("{}: {error}", run.about),
+            }
+            assert_eq!(names_of(&run.store, "keys").await, 1, "{}", run.about);
+            let repository = run.house.open(&run.store).await.unwrap();
+            repository.put_side("x-keepset/test", b"it works").await.unwrap();
+            run.house.backup(&run.store, the_living()).await.unwrap();
+        };
+        sweep(&house, &base, way, work, judge).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_and_an_unlock_that_fail_anywhere_change_nothing_else() {
+    let (house, base) = House::with_two_points().await;
+    for way in WAYS {
+        let work = async |store: Store| {
+            let repository = house.open(&store).await?;
+            let options = LockOptions { identity: the_dead(), wait: std::time::Duration::ZERO, clock: house.clock.clone() };
+            let lock = Lock::acquire(&repository, Mode::Reading, &options, &keepset::monitor::Silent).await?;
+            let report = house.check(&store).await;
+            lock.release().await?;
+            // Findings are for what is damaged, errors for what could not be looked at.
+            assert!(report?.is_sound(), "an outage was taken for damage");
+            Ok(())
+        };
+        let judge = async |run: Run<'_>| assert_eq!(run.house.prove(&run.store, &[], &run.about).await, []);
+        sweep(&house, &base, way, work, judge).await;
+    }
+    // Three locks of the dead, one of the living.
+    let locked = Arc::new(base.fork());
+    let store = Store::from_object_store(locked.clone(), "memory", Patience::local());
+    let repository = house.open(&store).await.unwrap();
+    let options = |identity| LockOptions { identity, wait: std::time::Duration::ZERO, clock: house.clock.clone() };
+    let mut held = Vec::new();
+    for identity in [the_dead(), the_dead(), the_dead(), the_living()] {
+        held.push(Lock::acquire(&repository, Mode::Shared, &options(identity), &keepset::monitor::Silent).await.unwrap());
+    }
+    let locked = locked.fork();
+    for way in WAYS {
+        let work = async |store: Store| {
+            let repository = house.open(&store).await?;
+            unlock(&repository, false, &the_living().hostname, &house.clock).await?;
+            Ok(())
+        };
+        let judge = async |run: Run<'_>| {
+            let repository = run.house.open(&run.store).await.unwrap();
+            unlock(&repository, false, &the_living().hostname, &run.house.clock).await.unwrap();
+            assert_eq!(names_of(&run.store, "locks").await, 1, "{}", run.about);
+            assert_eq!(run.house.prove(&run.store, &[], &run.about).await, []);
+            unlock(&repository, true, "", &run.house.clock).await.unwrap();
+        };
+        sweep(&house, &locked, way, work, judge).await;
+    }
+}
