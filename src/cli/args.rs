@@ -16,6 +16,7 @@ use crate::cli::list::List;
 use crate::cli::ls::Ls;
 use crate::cli::mover::Mover;
 use crate::cli::password::PasswordArgs;
+use crate::cli::prune::PruneArgs;
 use crate::cli::repair::RepairArgs;
 use crate::cli::restore::RestoreArgs;
 use crate::cli::show::Show;
@@ -97,6 +98,7 @@ pub enum Verb {
     Restore(RestoreArgs),
     Check(CheckArgs),
     Forget(Forget),
+    Prune(PruneArgs),
     Repair(RepairArgs),
     Password(PasswordArgs),
     Unlock(Unlock),

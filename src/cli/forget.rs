@@ -35,7 +35,7 @@ use crate::retention::{self, Policy};
 ///
 /// Each rule keeps the newest complete point of each of that many hours, days, … The newest complete
 /// point of a set always stays, partial ones stay until a newer one is complete, safety points are
-/// left alone. Space is not given back by this: stock `restic prune` does that.
+/// left alone. Space is not given back by this: `keepset prune` does that.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Forget {

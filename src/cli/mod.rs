@@ -18,6 +18,7 @@ mod mover;
 mod output;
 mod password;
 mod progress;
+mod prune;
 mod repair;
 mod restore;
 mod secret;
@@ -85,6 +86,7 @@ async fn run(args: Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::Restore(args) => restore::run(&args, &wire()?, stop).await,
         Verb::Check(args) => check::run(&args, &wire()?, stop).await,
         Verb::Forget(args) => forget::run(&args, &wire()?, stop).await,
+        Verb::Prune(args) => prune::run(&args, &wire()?, stop).await,
         Verb::Repair(args) => repair::run(&args, &wire()?, stop).await,
         Verb::Password(args) => unless_stopped(stop, password::run(&args, &wire()?)).await,
         Verb::Unlock(args) => unless_stopped(stop, unlock::run(&args, &wire()?)).await,

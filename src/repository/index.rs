@@ -10,6 +10,7 @@ use crate::model::id::Id;
 use crate::repository::Repository;
 use crate::repository::error::RepositoryError;
 use crate::repository::pack::{BlobKind, PackEntry};
+use crate::store::ErrorKind;
 
 /// Where index objects are.
 pub const FOLDER: &str = "index";
@@ -68,9 +69,16 @@ pub struct Index {
 }
 
 impl Index {
-    /// Gets and reads every index object.
+    /// Gets and reads every index object. Begins anew where one goes meanwhile: a prune or a repair has put others in its place before.
     pub async fn load(repository: &Repository) -> Result<Self, RepositoryError> {
-        Index::load_with(repository, |_, packs| packs.map(|_| ())).await
+        let mut tries = 3;
+        loop {
+            tries -= 1;
+            match Index::load_with(repository, |_, packs| packs.map(|_| ())).await {
+                Err(RepositoryError::Store(error)) if error.kind == ErrorKind::NotFound && tries > 0 => {}
+                done => return done,
+            }
+        }
     }
 
     /// As [`Index::load`], but `see` is shown the packs of each object before they join the table, and decides about one that cannot be
@@ -152,7 +160,9 @@ impl Index {
     }
 
     fn sort(&mut self) {
-        self.slots.sort_unstable_by(|a, b| (&a.id, a.pack_and_kind, a.offset).cmp(&(&b.id, b.pack_and_kind, b.offset)));
+        // All rows of one blob stand together.
+        let order = |slot: &Slot| (slot.pack_and_kind & 1, slot.pack_and_kind, slot.offset);
+        self.slots.sort_unstable_by(|a, b| a.id.cmp(&b.id).then_with(|| order(a).cmp(&order(b))));
         self.slots.shrink_to_fit();
     }
 

@@ -20,6 +20,8 @@ pub mod pack;
 pub mod passwords;
 pub mod points;
 pub mod prove;
+pub mod prune;
+pub mod reach;
 pub mod read_plan;
 pub mod reader;
 pub mod repair;

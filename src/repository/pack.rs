@@ -52,10 +52,14 @@ pub fn id_of_key(key: &str) -> Option<Id> {
     key.strip_prefix("data/")?.rsplit('/').next()?.parse().ok()
 }
 
+/// Bytes that a blob takes in its pack: its own and its entry in the header.
+pub fn share(length: u32, plain_length: Option<u32>) -> u64 {
+    u64::from(length) + if plain_length.is_some() { COMPRESSED_ENTRY } else { PLAIN_ENTRY } as u64
+}
+
 /// Bytes that a pack of these entries has.
 pub fn size_of(entries: &[PackEntry]) -> u64 {
-    let header: usize = entries.iter().map(|e| if e.plain_length.is_some() { COMPRESSED_ENTRY } else { PLAIN_ENTRY }).sum();
-    entries.iter().map(|e| u64::from(e.length)).sum::<u64>() + (header + OVERHEAD + 4) as u64
+    entries.iter().map(|entry| share(entry.length, entry.plain_length)).sum::<u64>() + (OVERHEAD + 4) as u64
 }
 
 /// The sealed header and its length: what follows the blobs.

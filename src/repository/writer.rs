@@ -72,6 +72,8 @@ pub struct Writer {
 struct Shared {
     repository: Repository,
     known: Arc<Index>,
+    /// Packs of `known` that are as good as gone.
+    avoided: HashSet<Id>,
     options: WriterOptions,
     runtime: Handle,
     /// Blobs that this writer took on, by kind.
@@ -115,10 +117,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Writer {
     /// `known` are the blobs that need not be stored again. Must be made within a tokio runtime, which does the uploads.
     pub fn new(repository: &Repository, known: Arc<Index>, options: WriterOptions) -> Self {
+        Writer::avoiding(repository, known, HashSet::new(), options)
+    }
+
+    /// As [`Writer::new`], but blobs that are `known` in packs of `avoided` alone are stored again.
+    pub fn avoiding(repository: &Repository, known: Arc<Index>, avoided: HashSet<Id>, options: WriterOptions) -> Self {
         Writer {
             shared: Arc::new(Shared {
                 repository: repository.clone(),
                 known,
+                avoided,
                 options,
                 runtime: Handle::current(),
                 fresh: Default::default(),
@@ -145,10 +153,28 @@ impl Writer {
             return Err(RepositoryError::Stopped);
         }
         let id = self.id_of(plain);
-        if shared.known.has(kind, &id) || !lock(&shared.fresh[kind as usize]).insert(id) {
+        let mut places = shared.known.places(kind, &id);
+        if places.any(|place| !shared.avoided.contains(&place.pack)) || !lock(&shared.fresh[kind as usize]).insert(id) {
             return Ok(Added { id, stored: 0 });
         }
-        let (Encoded { length, plain_length }, sealed) = encoder.encode(plain)?;
+        let (encoded, sealed) = encoder.encode(plain)?;
+        self.push(id, kind, encoded, sealed)?;
+        Ok(Added { id, stored: encoded.length })
+    }
+
+    /// Stores a blob as some pack has it, without asking who else has it. Whoever calls this has proven that these bytes open as `id`.
+    /// Blocks as [`Writer::add`] does.
+    pub fn add_sealed(&self, id: Id, kind: BlobKind, plain_length: Option<u32>, sealed: &[u8]) -> Result<(), RepositoryError> {
+        if self.shared.failed.load(Ordering::Relaxed) {
+            return Err(RepositoryError::Stopped);
+        }
+        let length = u32::try_from(sealed.len()).map_err(|_| RepositoryError::damaged(format!("blob {id}"), "it has more than 4 GiB"))?;
+        self.push(id, kind, Encoded { length, plain_length }, sealed)
+    }
+
+    fn push(&self, id: Id, kind: BlobKind, encoded: Encoded, sealed: &[u8]) -> Result<(), RepositoryError> {
+        let shared = &self.shared;
+        let Encoded { length, plain_length } = encoded;
         let full = {
             let mut open = lock(&shared.open[kind as usize]);
             if open.body.capacity() == 0 {
@@ -173,7 +199,7 @@ impl Writer {
             let unnamed = self.close(full, room)?;
             lock(&shared.unnamed).push(unnamed);
         }
-        Ok(Added { id, stored: length })
+        Ok(())
     }
 
     /// The blob's id, while a full pack's name is hashed along with it.

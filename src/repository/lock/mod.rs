@@ -167,6 +167,12 @@ impl Lock {
         self.0.as_ref().is_some_and(|held| held.core.exclusive)
     }
 
+    /// Every lock on the repository but this one; those of the dead among them.
+    pub async fn others(&self) -> Result<Vec<Standing>, RepositoryError> {
+        let Some(held) = &self.0 else { return Ok(Vec::new()) };
+        Ok(locks(&held.core.repository).await?.into_iter().filter(|lock| !lock.is_of(&held.core.nonce)).collect())
+    }
+
     /// Proves that the lock was never lost: it is fresh and its object is there now. To be asked before anything that must not happen
     /// without the lock. A [`Mode::Reading`] lock on a store that takes none is always proven.
     pub async fn prove(&self) -> Result<(), RepositoryError> {
