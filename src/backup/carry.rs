@@ -91,7 +91,7 @@ async fn save(
     let number = ordinal.ordinal;
     let names: Vec<&str> = ordinal.claims.iter().map(|claim| claim.name.as_str()).collect();
     backup.monitor.event(Event::Step(format!("saving ordinal {number}: {}", names.join(", "))));
-    let total = ordinal.claims.iter().map(|claim| claim.parent_bytes).sum::<Option<u64>>();
+    let total = ordinal.claims.iter().try_fold(0u64, |sum, claim| Some(sum.saturating_add(claim.parent_bytes?)));
     let job = job(plan, ordinal, options, run);
     let secret = backup.repository.master_key().to_bytes();
     let mover = backup.platform.start_mover(&job, secret.as_slice()).await?;

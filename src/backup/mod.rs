@@ -85,7 +85,12 @@ impl Backup {
 
     async fn prepare(&self, set: &SetName, options: &BackupOptions) -> Result<(BackupPlan, Arc<Index>), BackupError> {
         let state: SetState = self.platform.read_set(set).await?;
-        let index = Arc::new(Index::load(&self.repository).await?);
+        let (index, damaged) = Index::load_readable(&self.repository).await?;
+        for object in damaged {
+            let text = format!("index/{} is damaged: {}; what it names is stored again where it is needed", object.id, object.reason);
+            self.monitor.event(Event::Warning(text));
+        }
+        let index = Arc::new(index);
         let reader = Reader::new(&self.repository, Arc::clone(&index));
         let previous: Previous = points::previous(&reader, set, &state.set.cluster).await?;
         Ok((plan::plan(state, &previous, options)?, index))

@@ -179,10 +179,10 @@ impl Differ<'_> {
             Change::Attributes => sum.attributes += 1,
         }
         if change == Change::Added {
-            sum.added_bytes += new.map_or(0, size);
+            sum.added_bytes = sum.added_bytes.saturating_add(new.map_or(0, size));
         }
         if change == Change::Removed {
-            sum.removed_bytes += old.map_or(0, size);
+            sum.removed_bytes = sum.removed_bytes.saturating_add(old.map_or(0, size));
         }
         let line = Line { change, path, size_before: old.map(size), size_after: new.map(size) };
         if self.output.is_json() {

@@ -1,6 +1,7 @@
 //! `keepset forget`: retention. Decides which points may go, says why, and removes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 
 use chrono_tz::Tz;
 use serde::Serialize;
@@ -15,15 +16,17 @@ use crate::cli::wire::Wire;
 use crate::cli::words;
 use crate::config::{CalendarSpan, Retention, Span};
 use crate::model::id::Id;
+use crate::model::manifest::PointKind;
 use crate::model::point::Point;
-use crate::model::set::SetName;
+use crate::model::set::{BadSetName, SetName};
 use crate::monitor::Silent;
-use crate::repository::Repository;
 use crate::repository::forget::remove_snapshots;
 use crate::repository::index::Index;
 use crate::repository::lock::{Lock, Mode};
-use crate::repository::points::{Points, list_points};
+use crate::repository::points::{Points, StoredPoint, list_points};
 use crate::repository::reader::Reader;
+use crate::repository::select::{ChoiceError, Selector};
+use crate::repository::{Repository, Unreadable};
 use crate::retention::{self, Policy};
 
 /// Forget old points by rules of retention, and say why each stays or goes
@@ -32,6 +35,7 @@ use crate::retention::{self, Policy};
 ///   keepset forget --dry-run                                  by the settings' rules
 ///   keepset forget --keep-daily 7 --keep-weekly 4
 ///   keepset forget shop/web --keep-last 3 --keep-within 14d
+///   keepset forget 1a2b3c4d                                   this point, whatever the rules say
 ///
 /// Each rule keeps the newest complete point of each of that many hours, days, … The newest complete
 /// point of a set always stays, partial ones stay until a newer one is complete, safety points are
@@ -39,9 +43,9 @@ use crate::retention::{self, Policy};
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Forget {
-    /// Only points of these sets
-    #[arg(value_name = "NAMESPACE/NAME")]
-    sets: Vec<SetName>,
+    /// Only points of these sets; or exactly these points, by the first digits of their ids
+    #[arg(value_name = "NAMESPACE/NAME|ID")]
+    which: Vec<Which>,
 
     /// The newest points
     #[arg(long, value_name = "N")]
@@ -65,6 +69,10 @@ pub struct Forget {
     #[arg(long, value_name = "SPAN")]
     keep_within: Option<CalendarSpan>,
 
+    /// A point named by its id may be its set's newest complete one
+    #[arg(long)]
+    allow_newest: bool,
+
     /// Say what would go, and remove nothing
     #[arg(long, short = 'n')]
     dry_run: bool,
@@ -74,7 +82,33 @@ pub struct Forget {
     wait_lock: Option<Span>,
 }
 
+/// What the user names: a set, or one point.
+#[derive(Clone, Debug)]
+enum Which {
+    Set(SetName),
+    Id(String),
+}
+
+impl FromStr for Which {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(Selector::Id(prefix)) = text.parse() {
+            return Ok(Which::Id(prefix));
+        }
+        text.parse().map(Which::Set).map_err(|error: BadSetName| format!("{error}; nor is it the beginning of an id"))
+    }
+}
+
 impl Forget {
+    fn sets(&self) -> Vec<&SetName> {
+        self.which.iter().filter_map(|which| if let Which::Set(set) = which { Some(set) } else { None }).collect()
+    }
+
+    fn ids(&self) -> Vec<&str> {
+        self.which.iter().filter_map(|which| if let Which::Id(id) = which { Some(id.as_str()) } else { None }).collect()
+    }
+
     /// The rules on the command line; `None` where there is none, so that the settings' hold.
     fn rules(&self) -> Option<Retention> {
         let rules = Retention {
@@ -95,6 +129,8 @@ impl Forget {
 struct Answer {
     dry_run: bool,
     sets: Vec<SetAnswer>,
+    /// Damaged snapshots that were named: of which set they were is not known.
+    unreadable: Vec<Unreadable>,
 }
 
 #[derive(Serialize)]
@@ -135,11 +171,22 @@ pub async fn run(args: &Forget, wire: &Wire, stop: Stop) -> anyhow::Result<ExitC
 }
 
 async fn decide(args: &Forget, wire: &Wire, repository: &Repository) -> anyhow::Result<(Answer, Vec<Id>)> {
-    let index = Index::load(repository).await?;
+    let (index, _) = Index::load_readable(repository).await?;
     let points = list_points(&Reader::new(repository, index.into()), None).await?;
+    if !args.ids().is_empty() {
+        return named(args, &points);
+    }
+    if let Some(damaged) = points.unreadable.first() {
+        return Err(CliError::refused(
+            format!("snapshot {} cannot be read, and could be of any set: {}", damaged.id.short(), damaged.reason),
+            "`keepset check` tells what is damaged; `keepset forget ID` removes the snapshot, and rules hold again",
+        )
+        .into());
+    }
     let cluster = wire.cluster()?;
-    for set in &args.sets {
-        if !points.points.iter().any(|stored| stored.point.set == *set && stored.point.cluster == cluster) {
+    let chosen = args.sets();
+    for set in &chosen {
+        if !points.points.iter().any(|stored| stored.point.set == **set && stored.point.cluster == cluster) {
             return Err(CliError::failed(
                 format!("there is no point of set {set} in cluster {cluster}"),
                 "`keepset list` shows every point",
@@ -154,12 +201,12 @@ async fn decide(args: &Forget, wire: &Wire, repository: &Repository) -> anyhow::
     }
     let mut sets: BTreeMap<&SetName, Vec<Point>> = BTreeMap::new();
     for stored in points.points.iter().filter(|stored| stored.point.cluster == cluster) {
-        if args.sets.is_empty() || args.sets.contains(&stored.point.set) {
+        if chosen.is_empty() || chosen.contains(&&stored.point.set) {
             sets.entry(&stored.point.set).or_default().push(stored.point.clone());
         }
     }
     let zone: Tz = wire.settings.defaults.time_zone.as_deref().unwrap_or("UTC").parse().unwrap_or(Tz::UTC);
-    let mut answer = Answer { dry_run: args.dry_run, sets: Vec::new() };
+    let mut answer = Answer { dry_run: args.dry_run, sets: Vec::new(), unreadable: Vec::new() };
     let mut ids = Vec::new();
     for (set, of_set) in sets {
         let decisions = retention::decide(&of_set, &policy(args, wire, set)?, wire.clock.now(), &zone)?;
@@ -169,6 +216,53 @@ async fn decide(args: &Forget, wire: &Wire, repository: &Repository) -> anyhow::
         answer.sets.push(SetAnswer { cluster: cluster.clone(), set: set.clone(), keep: judged(keep), forget: judged(forget) });
     }
     Ok((answer, ids))
+}
+
+/// Exactly the points that are named, and damaged snapshots by their ids: the way to be rid of one.
+fn named(args: &Forget, points: &Points) -> anyhow::Result<(Answer, Vec<Id>)> {
+    if !args.sets().is_empty() || args.rules().is_some() {
+        return Err(CliError::usage("ids are given beside sets or rules", "name points by their ids alone, or let rules choose").into());
+    }
+    let mut sets: BTreeMap<(&str, &SetName), Vec<Judged>> = BTreeMap::new();
+    let mut unreadable: Vec<Unreadable> = Vec::new();
+    let mut ids: BTreeSet<Id> = BTreeSet::new();
+    for prefix in args.ids() {
+        let damaged: Vec<&Unreadable> = points.unreadable.iter().filter(|damaged| damaged.id.hex().starts_with(prefix)).collect();
+        let stored = match (points.find(prefix), damaged.as_slice()) {
+            (Ok(stored), []) => stored,
+            (Err(ChoiceError::NoPoint { .. } | ChoiceError::NoSuchId { .. }), [damaged]) => {
+                if ids.insert(damaged.id) {
+                    unreadable.push((*damaged).clone());
+                }
+                continue;
+            }
+            (Err(error), []) => return Err(error.into()),
+            (found, damaged) => {
+                let count = damaged.len() + usize::from(found.is_ok());
+                return Err(ChoiceError::AmbiguousId { prefix: prefix.to_owned(), count }.into());
+            }
+        };
+        let point = &stored.point;
+        let same = |other: &&StoredPoint| other.point.set == point.set && other.point.cluster == point.cluster;
+        let complete = |other: &&StoredPoint| other.point.complete && other.point.kind == PointKind::Normal;
+        let newest = points.points.iter().rev().filter(same).find(complete);
+        if newest.is_some_and(|newest| newest.point.id == point.id) && !args.allow_newest {
+            return Err(CliError::refused(
+                format!("point {} is the newest complete one of set {}", point.id.short(), point.set),
+                "back the set up first, or say `--allow-newest`",
+            )
+            .into());
+        }
+        if ids.insert(point.id) {
+            let judged = Judged { point: PointView::of(stored), reasons: vec!["named".to_owned()] };
+            sets.entry((&point.cluster, &point.set)).or_default().push(judged);
+        }
+    }
+    let sets = sets
+        .into_iter()
+        .map(|((cluster, set), forget)| SetAnswer { cluster: cluster.to_owned(), set: set.clone(), keep: Vec::new(), forget })
+        .collect();
+    Ok((Answer { dry_run: args.dry_run, sets, unreadable }, ids.into_iter().collect()))
 }
 
 fn judged(points: &Points, decisions: Vec<retention::Decision>) -> Vec<Judged> {
@@ -196,7 +290,11 @@ fn tell(answer: &Answer, output: Output) -> anyhow::Result<ExitCode> {
         output.json(answer)?;
         return Ok(ExitCode::Done);
     }
-    if answer.sets.is_empty() {
+    let verb = if answer.dry_run { "would be forgotten" } else { "forgotten" };
+    for damaged in &answer.unreadable {
+        output.line(&format!("snapshot {} {verb}: {}", damaged.id.short(), damaged.reason))?;
+    }
+    if answer.sets.is_empty() && answer.unreadable.is_empty() {
         output.note("there is no point to judge");
     }
     for set in &answer.sets {
@@ -211,7 +309,6 @@ fn tell(answer: &Answer, output: Output) -> anyhow::Result<ExitCode> {
         }
         output.table(&table)?;
         let (kept, gone) = (set.keep.len() as u64, set.forget.len() as u64);
-        let verb = if answer.dry_run { "would be forgotten" } else { "forgotten" };
         output.line(&format!("{} kept, {gone} {verb}", words::count(kept, "point", "points")))?;
     }
     Ok(ExitCode::Done)

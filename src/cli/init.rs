@@ -53,7 +53,9 @@ pub async fn run(args: &Init, wire: &Wire) -> anyhow::Result<ExitCode> {
     // Everything that can be known to be wrong is found before anything is made.
     let source = if args.generate_password.is_none() { Some(wire.password()?) } else { None };
     let store = wire.new_store()?;
-    if store.size(config::KEY).await?.is_some() {
+    if args.generate_password.is_some() {
+        Repository::ensure_free(&store).await?;
+    } else if store.size(config::KEY).await?.is_some() {
         return Err(RepositoryError::AlreadyThere { location }.into());
     }
     let probe = store.probe(&wire.clock).await?;

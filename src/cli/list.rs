@@ -5,10 +5,11 @@ use serde::Serialize;
 use crate::cli::exit::ExitCode;
 use crate::cli::output::Output;
 use crate::cli::table::Table;
-use crate::cli::view::{ForeignView, PointView, consistency};
+use crate::cli::view::{self, ForeignView, PointView, consistency};
 use crate::cli::wire::Wire;
 use crate::cli::words;
 use crate::model::set::SetName;
+use crate::repository::Unreadable;
 use crate::repository::points::{Points, list_points};
 
 /// List the points there are, oldest first
@@ -30,27 +31,30 @@ pub struct List {
 struct Listed {
     points: Vec<PointView>,
     foreign: Vec<ForeignView>,
+    unreadable: Vec<Unreadable>,
 }
 
-/// Lists points, and snapshots of other programs after them.
+/// Lists points, and snapshots of other programs after them; with the exit code for a part where some cannot be read.
 pub async fn run(args: &List, wire: &Wire) -> anyhow::Result<ExitCode> {
     let points = list_points(&wire.reader().await?, args.set.as_ref()).await?;
     let listed = Listed {
         points: points.points.iter().map(PointView::of).collect(),
         foreign: points.foreign.iter().filter(|_| args.set.is_none()).map(ForeignView::of).collect(),
+        unreadable: points.unreadable.clone(),
     };
     if wire.output.is_json() {
         wire.output.json(&listed)?;
     } else {
         text(&listed, &points, wire.output)?;
     }
-    Ok(ExitCode::Done)
+    view::warn_of_unreadable(&points, wire.output);
+    Ok(if points.unreadable.is_empty() { ExitCode::Done } else { ExitCode::Partial })
 }
 
 fn text(listed: &Listed, points: &Points, output: Output) -> anyhow::Result<()> {
-    if listed.points.is_empty() {
+    if listed.points.is_empty() && listed.unreadable.is_empty() {
         output.note("there is no point yet");
-    } else {
+    } else if !listed.points.is_empty() {
         let mut table = Table::new(&["id", "time", "set", "cluster", "state", "consistency", ">claims", ">files", ">size"]);
         for (view, stored) in listed.points.iter().zip(&points.points) {
             table.row([

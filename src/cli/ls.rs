@@ -7,6 +7,7 @@ use crate::cli::view;
 use crate::cli::wire::Wire;
 use crate::model::entry::Entry;
 use crate::model::id::Id;
+use crate::model::path_text::path_text;
 use crate::repository::points::list_points;
 use crate::repository::reader::Reader;
 
@@ -95,20 +96,24 @@ impl Lister<'_> {
         Ok(())
     }
 
-    /// Depth first, as the names are sorted; what is still to be listed waits on a stack, so that depth costs no call frames.
+    /// Depth first, as the names are sorted; what is still to be listed waits on a stack, so that depth costs no call frames, and all
+    /// levels share one path, so that it costs no memory either.
     async fn folder(&self, path: &str, tree: Id) -> anyhow::Result<()> {
-        let mut waiting = vec![(path.to_owned(), self.reader.tree(&tree).await?.into_iter())];
-        while let Some((path, entries)) = waiting.last_mut() {
+        let mut path = path.to_owned();
+        let mut waiting = vec![(path.len(), self.reader.tree(&tree).await?.into_iter())];
+        while let Some((length, entries)) = waiting.last_mut() {
+            path.truncate(*length);
             let Some(entry) = entries.next() else {
                 waiting.pop();
                 continue;
             };
-            let path = entries::join(path, &entry.name);
+            path.push('/');
+            path.push_str(&path_text(&entry.name));
             self.entry(&path, &entry)?;
             if self.recursive
                 && let Some(tree) = entries::subtree(&entry, &path)?
             {
-                waiting.push((path, self.reader.tree(&tree).await?.into_iter()));
+                waiting.push((path.len(), self.reader.tree(&tree).await?.into_iter()));
             }
         }
         Ok(())

@@ -7,11 +7,12 @@ use serde::Serialize;
 use crate::cli::exit::ExitCode;
 use crate::cli::output::{Output, Tone};
 use crate::cli::table::Table;
-use crate::cli::view::PointView;
+use crate::cli::view::{self, PointView};
 use crate::cli::wire::Wire;
 use crate::cli::words;
 use crate::model::manifest::PointKind;
 use crate::model::set::SetName;
+use crate::repository::Unreadable;
 use crate::repository::lock;
 use crate::repository::points::{StoredPoint, list_points};
 
@@ -30,6 +31,7 @@ struct Answer {
     repository: String,
     sets: Vec<SetView>,
     locks: Vec<LockView>,
+    unreadable: Vec<Unreadable>,
 }
 
 #[derive(Serialize)]
@@ -99,19 +101,21 @@ pub async fn run(_: &Status, wire: &Wire) -> anyhow::Result<ExitCode> {
             holder: lock.describe(now),
         })
         .collect();
-    let answer = Answer { repository: reader.repository().store().location().to_owned(), sets: views, locks };
+    let answer =
+        Answer { repository: reader.repository().store().location().to_owned(), sets: views, locks, unreadable: points.unreadable.clone() };
     if wire.output.is_json() {
         wire.output.json(&answer)?;
     } else {
         text(&answer, &ages, wire.output)?;
     }
-    Ok(ExitCode::Done)
+    view::warn_of_unreadable(&points, wire.output);
+    Ok(if points.unreadable.is_empty() { ExitCode::Done } else { ExitCode::Partial })
 }
 
 fn text(answer: &Answer, ages: &[Option<String>], output: Output) -> anyhow::Result<()> {
-    if answer.sets.is_empty() {
+    if answer.sets.is_empty() && answer.unreadable.is_empty() {
         output.note("no set is protected yet: `keepset backup` makes the first point");
-    } else {
+    } else if !answer.sets.is_empty() {
         let mut table = Table::new(&["set", "cluster", "newest", "age", ">size", ">complete", ">partial", ">safety"]);
         for (set, age) in answer.sets.iter().zip(ages) {
             table.row([

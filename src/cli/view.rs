@@ -4,6 +4,7 @@ use chrono::SecondsFormat;
 use serde::Serialize;
 
 use crate::cli::error::CliError;
+use crate::cli::output::Output;
 use crate::model::claim::ClaimId;
 use crate::model::id::Id;
 use crate::model::manifest::{ClaimStatus, Consistency, PointKind};
@@ -56,8 +57,8 @@ impl PointView {
             defects: stored.defects.clone(),
             consistency: stored.point.consistency,
             claims: saved().count(),
-            files: saved().map(|claim| claim.files).sum(),
-            bytes: saved().map(|claim| claim.bytes).sum(),
+            files: saved().fold(0, |sum, claim| sum.saturating_add(claim.files)),
+            bytes: saved().fold(0, |sum, claim| sum.saturating_add(claim.bytes)),
         }
     }
 
@@ -81,6 +82,13 @@ impl ForeignView {
             paths: foreign.snapshot.paths.clone(),
             reason: foreign.reason.clone(),
         }
+    }
+}
+
+/// Says which snapshots cannot be read, where some cannot.
+pub fn warn_of_unreadable(points: &Points, output: Output) {
+    for damaged in &points.unreadable {
+        output.warn(&format!("snapshot {} cannot be read, and could be a point of any set: {}", damaged.id.short(), damaged.reason));
     }
 }
 

@@ -106,7 +106,10 @@ impl Wire {
     /// The repository with its index, ready to be read. Snapshots are to be listed before this is called again.
     pub async fn reader(&self) -> anyhow::Result<Reader> {
         let repository = self.repository().await?;
-        let index = Index::load(&repository).await?;
+        let (index, damaged) = Index::load_readable(&repository).await?;
+        for object in damaged {
+            self.output.warn(&format!("index/{} is damaged, and what it names is taken for absent: {}", object.id, object.reason));
+        }
         Ok(Reader::new(&repository, Arc::new(index)))
     }
 

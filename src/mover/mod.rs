@@ -30,7 +30,7 @@ pub async fn run(
     stop: Arc<AtomicBool>,
 ) -> Result<MoverReport, MoverError> {
     crate::volume::raise_open_files();
-    let index = Arc::new(Index::load(&repository).await?);
+    let index = Arc::new(Index::load_readable(&repository).await?.0);
     let reader = Arc::new(Reader::new(&repository, Arc::clone(&index)));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = Handle::current();

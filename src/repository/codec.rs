@@ -7,10 +7,28 @@ use crate::model::id::Id;
 use crate::repository::crypto::{Cipher, IV, MasterKey, TAG};
 use crate::repository::error::RepositoryError;
 pub use crate::repository::hash::id_of;
+use crate::repository::pack::BlobKind;
 
 /// A blob of the restic format is smaller than this: the format has 32-bit lengths, and no writer makes one near it. What claims to be
 /// larger is damaged or hostile.
 pub const MAX_BLOB: usize = 1 << 30;
+/// A blob up to this size may have been compressed to anything: zeros shrink a thousandfold and more.
+const MAX_SHRUNK_CHUNK: u64 = 128 << 20;
+/// The same for a tree, which is text.
+const MAX_SHRUNK_TREE: u64 = 16 << 20;
+/// What is larger unpacks to at most this many times its size. The most regular folder that there can be shrinks to a 180th.
+const MAX_RATIO: u64 = 512;
+
+/// Whether a blob of `length` bytes in its pack may claim `plain` bytes before it was compressed. A few kilobytes that unpack to a gigabyte
+/// are an attack on memory.
+pub fn check_claim(kind: BlobKind, length: u32, plain: u32) -> Result<(), String> {
+    let free = if kind == BlobKind::Tree { MAX_SHRUNK_TREE } else { MAX_SHRUNK_CHUNK };
+    let (length, plain) = (u64::from(length), u64::from(plain));
+    if plain > MAX_BLOB as u64 || plain > free.max(length.saturating_mul(MAX_RATIO)) {
+        return Err(format!("its {length} bytes claim to unpack to {plain}"));
+    }
+    Ok(())
+}
 
 /// zstd's level where nobody says otherwise, tuned: its single-probe search with a window as long as most chunks and shorter matches.
 /// On binaries and sources that takes a quarter more time than the level itself and saves three percent, which is what keeps repositories
@@ -148,10 +166,8 @@ impl Decoder {
         let plain: &[u8] = match plain_length {
             None => opened,
             Some(length) => {
+                check_claim(BlobKind::Data, u32::try_from(opened.len()).unwrap_or(u32::MAX), length).map_err(|e| damaged(&e))?;
                 let length = length as usize;
-                if length > MAX_BLOB {
-                    return Err(damaged(&format_args!("it claims {length} bytes")));
-                }
                 self.plain.clear();
                 self.plain.reserve(length);
                 self.decompressor.decompress_to_buffer(opened, &mut self.plain).map_err(|e| damaged(&e))?;

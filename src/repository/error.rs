@@ -20,6 +20,8 @@ pub enum RepositoryError {
     LockLost { location: String, reason: String },
     #[error("{what} is damaged: {reason}")]
     Damaged { what: String, reason: String },
+    #[error("the repository does not open: {what}: {reason}")]
+    Closed { what: String, reason: String },
     #[error("{kind} {id} is in no index of the repository")]
     Missing { kind: &'static str, id: Id },
     #[error("{what} is not something that this version reads: {reason}")]
@@ -42,6 +44,11 @@ impl RepositoryError {
         RepositoryError::Damaged { what: what.into(), reason: reason.to_string() }
     }
 
+    /// `what` (the config, a key) is damaged or gone, and without it nothing can be read.
+    pub fn closed(what: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+        RepositoryError::Closed { what: what.into(), reason: reason.to_string() }
+    }
+
     /// The way on, where there is one.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -51,6 +58,11 @@ impl RepositoryError {
             RepositoryError::WrongPassword { .. } => "check KEEPSET_PASSWORD_FILE, KEEPSET_PASSWORD_COMMAND or KEEPSET_PASSWORD".to_owned(),
             RepositoryError::Locked { .. } => "wait for it with --wait-lock, or remove locks of the dead with `keepset unlock`".to_owned(),
             RepositoryError::LockLost { .. } => "run it again: nothing was sealed".to_owned(),
+            RepositoryError::Closed { .. } => {
+                "put that object back from a copy of the repository, such as an older version in the bucket; where only the config is gone, \
+                 `keepset init` with the same password makes another for what is there"
+                    .to_owned()
+            }
             RepositoryError::Damaged { .. } | RepositoryError::Missing { .. } => {
                 "`keepset check --read-data` names everything that is damaged and the points it touches".to_owned()
             }

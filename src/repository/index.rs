@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use futures::StreamExt;
 
 use crate::model::id::Id;
-use crate::repository::Repository;
 use crate::repository::error::RepositoryError;
 use crate::repository::pack::{BlobKind, PackEntry};
+use crate::repository::{Repository, Unreadable};
 use crate::store::ErrorKind;
 
 /// Where index objects are.
@@ -71,14 +71,41 @@ pub struct Index {
 impl Index {
     /// Gets and reads every index object. Begins anew where one goes meanwhile: a prune or a repair has put others in its place before.
     pub async fn load(repository: &Repository) -> Result<Self, RepositoryError> {
+        match Index::load_readable(repository).await? {
+            (index, damaged) if damaged.is_empty() => Ok(index),
+            (_, damaged) => Err(RepositoryError::damaged(format!("{FOLDER}/{}", damaged[0].id), &damaged[0].reason)),
+        }
+    }
+
+    /// As [`Index::load`], but leaves out objects that are damaged and tells which: what only they name is then absent. For whoever harms
+    /// nothing by not knowing all, as readers do, and writers that store a chunk once more; never for what removes.
+    pub async fn load_readable(repository: &Repository) -> Result<(Self, Vec<Unreadable>), RepositoryError> {
         let mut tries = 3;
         loop {
             tries -= 1;
-            match Index::load_with(repository, |_, packs| packs.map(|_| ())).await {
+            let mut index = Index::default();
+            let ids = repository.ids(FOLDER).await?;
+            match index.read_readable(repository, ids).await {
+                Ok(unreadable) => return Ok((index, unreadable)),
                 Err(RepositoryError::Store(error)) if error.kind == ErrorKind::NotFound && tries > 0 => {}
-                done => return done,
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    async fn read_readable(&mut self, repository: &Repository, ids: Vec<Id>) -> Result<Vec<Unreadable>, RepositoryError> {
+        let mut unreadable = Vec::new();
+        let see = |id, packs: Result<&[(Id, Vec<PackEntry>)], RepositoryError>| match packs {
+            Err(RepositoryError::Damaged { reason, .. }) => {
+                tracing::warn!(index = %id, reason, "an index object is damaged, and what it names is taken for absent");
+                unreadable.push(Unreadable { id, reason });
+                Ok(())
+            }
+            packs => packs.map(|_| ()),
+        };
+        self.read(repository, ids, see).await?;
+        unreadable.sort_by_key(|damaged| damaged.id);
+        Ok(unreadable)
     }
 
     /// As [`Index::load`], but `see` is shown the packs of each object before they join the table, and decides about one that cannot be
@@ -92,13 +119,13 @@ impl Index {
         Ok(index)
     }
 
-    /// The same as [`Index::load`] by now; reads only what has come since, unless something has gone.
+    /// The same as [`Index::load_readable`] by now; reads only what has come since, unless something has gone.
     pub async fn reload(&self, repository: &Repository) -> Result<Self, RepositoryError> {
         let ids = repository.ids(FOLDER).await?;
         let known: HashSet<&Id> = self.objects.iter().collect();
         let new: Vec<Id> = ids.iter().filter(|id| !known.contains(id)).copied().collect();
         let (mut index, new) = if new.len() + known.len() == ids.len() { (self.clone(), new) } else { (Index::default(), ids) };
-        index.read(repository, new, |_, packs| packs.map(|_| ())).await?;
+        index.read_readable(repository, new).await?;
         Ok(index)
     }
 

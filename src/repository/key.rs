@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::model::id::Id;
+use crate::repository::MAX_SMALL;
 use crate::repository::codec::id_of;
 use crate::repository::crypto::MasterKey;
 use crate::repository::error::RepositoryError;
-use crate::store::Store;
+use crate::store::{ErrorKind, Store};
 
 /// Where key objects are.
 pub const FOLDER: &str = "keys";
@@ -107,8 +108,11 @@ impl Drop for Secret {
     }
 }
 
-/// Derivation costs beyond this many bytes of memory are refused: a hostile repository could ask for any.
-const MAX_SCRYPT_MEMORY: u64 = 1 << 30;
+/// Derivation costs beyond this many bytes of memory are refused: a hostile repository could ask for any. restic's keys ask for 32 MiB,
+/// rustic's for 128.
+const MAX_SCRYPT_MEMORY: u64 = 256 << 20;
+/// And beyond this much work, `N · r · p`: some ten seconds.
+const MAX_SCRYPT_WORK: u64 = 1 << 25;
 
 impl KeyObject {
     /// Seals `master` under `password`.
@@ -164,7 +168,8 @@ impl KeyObject {
             return Err(format!("its key derivation is `{}`, not scrypt", self.kdf.chars().take(20).collect::<String>()));
         }
         let memory = self.n.saturating_mul(128).saturating_mul(u64::from(self.r));
-        if !self.n.is_power_of_two() || self.n < 2 || memory > MAX_SCRYPT_MEMORY || self.p > 64 {
+        let work = self.n.saturating_mul(u64::from(self.r)).saturating_mul(u64::from(self.p));
+        if !self.n.is_power_of_two() || self.n < 2 || memory > MAX_SCRYPT_MEMORY || work > MAX_SCRYPT_WORK {
             return Err(format!("its scrypt parameters are out of bounds: N={}, r={}, p={}", self.n, self.r, self.p));
         }
         let log_n = u8::try_from(self.n.trailing_zeros()).expect("at most 63");
@@ -189,7 +194,13 @@ pub async fn list(store: &Store) -> Result<Vec<(Id, Result<KeyObject, String>)>,
     let mut keys = Vec::new();
     for object in store.list(FOLDER).await? {
         let Some(Ok(id)) = object.key.strip_prefix("keys/").map(str::parse::<Id>) else { continue };
-        let body = store.get(&object.key).await?;
+        let body = match store.get_within(&object.key, MAX_SMALL as u64).await {
+            Err(error) if error.kind == ErrorKind::TooLong => {
+                keys.push((id, Err("it is far too long".to_owned())));
+                continue;
+            }
+            got => got?,
+        };
         // The name is no MAC, but it finds rot before anybody blames the password.
         let key = if id_of(&body) == id {
             serde_json::from_slice(&body).map_err(|e| e.to_string())
@@ -215,7 +226,7 @@ pub async fn open(store: &Store, password: &Password, fits: impl Fn(&MasterKey) 
             Ok(None) => {}
             Err(reason) => {
                 tracing::warn!(%id, reason, "a key cannot be used");
-                broken = Some(RepositoryError::damaged(format!("key {id}"), reason));
+                broken = Some(RepositoryError::closed(format!("key {id}"), reason));
             }
         }
     }

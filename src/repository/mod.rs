@@ -55,8 +55,17 @@ struct Inner {
 
 /// The byte that stands before a compressed object; an uncompressed one begins with `{` or `[`.
 const COMPRESSED: u8 = 2;
-/// An index or snapshot that claims to be larger is damaged or hostile.
-const MAX_UNPACKED: usize = 1 << 30;
+/// An index object that claims to be larger, stored or unpacked, is damaged or hostile: writers close theirs at a few MiB.
+const MAX_INDEX: usize = 128 << 20;
+/// The same for every other small object: snapshots, locks, keys, side objects, `config`.
+pub(crate) const MAX_SMALL: usize = 16 << 20;
+
+/// A snapshot or index object that is damaged.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Unreadable {
+    pub id: Id,
+    pub reason: String,
+}
 
 impl Repository {
     /// Makes a new repository in an empty store: the first key, then `config`, create-only; that is the moment from which it exists. Where
@@ -68,12 +77,15 @@ impl Repository {
         }
         let (made, master) = match key::open(&store, password, |_| true).await {
             Ok((_, master)) => (None, master),
+            Err(RepositoryError::WrongPassword { .. } | RepositoryError::Closed { .. }) if Self::has_lost_config(&store).await? => {
+                return Err(Self::lost_config());
+            }
             Err(RepositoryError::WrongPassword { .. }) if store.list(key::FOLDER).await?.is_empty() => {
                 let master = MasterKey::random()?;
                 (Some(key::save(&store, &KeyObject::new(&master, password, origin)?).await?), master)
             }
             // Whose keys are these? Perhaps those of a repository that lost its config: they must not be buried under another's.
-            Err(RepositoryError::WrongPassword { .. } | RepositoryError::Damaged { .. }) => {
+            Err(RepositoryError::WrongPassword { .. } | RepositoryError::Closed { .. }) => {
                 return Err(RepositoryError::Unfinished { location: store.location().to_owned() });
             }
             Err(error) => return Err(error),
@@ -95,6 +107,15 @@ impl Repository {
         }
     }
 
+    /// Refuses a place that holds a repository, also one that lost its config: what a new password makes there would close for good what
+    /// the old ones open.
+    pub async fn ensure_free(store: &Store) -> Result<(), RepositoryError> {
+        if store.size(config::KEY).await?.is_some() {
+            return Err(RepositoryError::AlreadyThere { location: store.location().to_owned() });
+        }
+        if Self::has_lost_config(store).await? { Err(Self::lost_config()) } else { Ok(()) }
+    }
+
     /// Opens a repository of ours, of restic's or of rustic's.
     pub async fn open(store: Store, password: &Password) -> Result<Self, RepositoryError> {
         let sealed = Self::config_object(&store).await?;
@@ -109,16 +130,31 @@ impl Repository {
     }
 
     async fn config_object(store: &Store) -> Result<bytes::Bytes, RepositoryError> {
-        store.get(config::KEY).await.map_err(|error| match error.kind {
-            ErrorKind::NotFound => RepositoryError::NoRepository { location: store.location().to_owned() },
-            _ => error.into(),
-        })
+        match store.get_within(config::KEY, MAX_SMALL as u64).await {
+            Ok(sealed) => Ok(sealed),
+            Err(error) if error.kind == ErrorKind::NotFound => Err(match Self::has_lost_config(store).await? {
+                true => Self::lost_config(),
+                false => RepositoryError::NoRepository { location: store.location().to_owned() },
+            }),
+            Err(error) if error.kind == ErrorKind::TooLong => Err(RepositoryError::closed("the repository's config", "it is far too long")),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a store without a `config` holds what a repository holds: then it is no fresh place. Keys do not count: an `init` that died
+    /// leaves one.
+    async fn has_lost_config(store: &Store) -> Result<bool, RepositoryError> {
+        Ok(!store.list(snapshot::FOLDER).await?.is_empty() || !store.list(index::FOLDER).await?.is_empty())
+    }
+
+    fn lost_config() -> RepositoryError {
+        RepositoryError::closed("the repository's config", "it is gone, though a repository's objects are there")
     }
 
     fn with_config(store: Store, master: MasterKey, sealed: &[u8]) -> Result<Self, RepositoryError> {
         let what = "the repository's config";
-        let plain = master.cipher().open(sealed).map_err(|e| RepositoryError::damaged(what, e))?;
-        let config: Config = serde_json::from_slice(&plain).map_err(|e| RepositoryError::damaged(what, e))?;
+        let plain = master.cipher().open(sealed).map_err(|e| RepositoryError::closed(what, e))?;
+        let config: Config = serde_json::from_slice(&plain).map_err(|e| RepositoryError::closed(what, e))?;
         if config.version != 2 {
             return Err(RepositoryError::Unsupported {
                 what: format!("a repository of version {}", config.version),
@@ -153,15 +189,19 @@ impl Repository {
 
     /// The plain bytes of an object of `folder`; proven by its name and by its seal.
     pub async fn get_sealed(&self, folder: &str, id: &Id) -> Result<Vec<u8>, RepositoryError> {
-        let sealed = self.store().get(&format!("{folder}/{id}")).await?;
         let damaged = |reason: &dyn std::fmt::Display| RepositoryError::damaged(format!("{folder}/{id}"), reason);
+        let limit = if folder == index::FOLDER { MAX_INDEX } else { MAX_SMALL };
+        let sealed = match self.store().get_within(&format!("{folder}/{id}"), limit as u64).await {
+            Err(error) if error.kind == ErrorKind::TooLong => return Err(damaged(&"it is far too long")),
+            got => got?,
+        };
         if id_of(&sealed) != *id {
             return Err(damaged(&"its bytes are not those that its name says"));
         }
         let plain = self.master_key().cipher().open(&sealed).map_err(|e| damaged(&e))?;
         match plain.first() {
             Some(b'{' | b'[') => Ok(plain),
-            Some(&COMPRESSED) => decompress(&plain[1..]).map_err(|e| damaged(&e)),
+            Some(&COMPRESSED) => decompress(&plain[1..], limit).map_err(|e| damaged(&e)),
             _ => Err(damaged(&"it is neither JSON nor compressed")),
         }
     }
@@ -174,7 +214,10 @@ impl Repository {
 
     /// The plain bytes of a side object.
     pub async fn get_side(&self, key: &str) -> Result<Vec<u8>, RepositoryError> {
-        let sealed = self.store().get(key).await?;
+        let sealed = match self.store().get_within(key, MAX_SMALL as u64).await {
+            Err(error) if error.kind == ErrorKind::TooLong => return Err(RepositoryError::damaged(key, "it is far too long")),
+            got => got?,
+        };
         self.master_key().cipher().open(&sealed).map_err(|e| RepositoryError::damaged(key, e))
     }
 
@@ -186,13 +229,13 @@ impl Repository {
 }
 
 /// zstd frames of foreign writers may lack their content size, so the room grows as needed, up to a bound.
-fn decompress(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+fn decompress(bytes: &[u8], limit: usize) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut plain = Vec::new();
     let mut decoder = zstd::stream::read::Decoder::new(bytes)?;
-    decoder.by_ref().take(MAX_UNPACKED as u64 + 1).read_to_end(&mut plain)?;
-    if plain.len() > MAX_UNPACKED {
-        return Err(std::io::Error::other("it grows beyond 1 GiB"));
+    decoder.by_ref().take(limit as u64 + 1).read_to_end(&mut plain)?;
+    if plain.len() > limit {
+        return Err(std::io::Error::other(format!("it grows beyond {} MiB", limit >> 20)));
     }
     Ok(plain)
 }

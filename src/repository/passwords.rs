@@ -102,7 +102,7 @@ async fn opened_by(repository: &Repository, password: &Password) -> Result<Optio
     let ours = |master: &MasterKey| *master.to_bytes() == *repository.master_key().to_bytes();
     match key::open(repository.store(), password, ours).await {
         Ok((id, master)) => Ok(ours(&master).then_some(id)),
-        Err(RepositoryError::WrongPassword { .. } | RepositoryError::Damaged { .. }) => Ok(None),
+        Err(RepositoryError::WrongPassword { .. } | RepositoryError::Closed { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }

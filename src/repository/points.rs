@@ -14,17 +14,19 @@ use crate::model::id::Id;
 use crate::model::manifest::{ClaimRecord, ClaimStatus, Consistency, Manifest, PointKind, VERSION};
 use crate::model::point::Point;
 use crate::model::set::SetName;
+use crate::repository::Unreadable;
 use crate::repository::browse;
 use crate::repository::error::RepositoryError;
 use crate::repository::reader::Reader;
 use crate::repository::select::{ChoiceError, Selector};
 use crate::repository::snapshot::{self, Snapshot};
+use crate::store::ErrorKind;
 
 /// The manifest's name in the set's folder of a point.
 pub const MANIFEST: &str = "manifest.json";
-/// A manifest that claims to be larger is damaged or hostile.
-const MANIFEST_LIMIT: u64 = 256 << 20;
-const IN_FLIGHT: usize = 8;
+/// A manifest that claims to be larger is damaged or hostile: ten thousand claims take 5 MiB.
+const MANIFEST_LIMIT: u64 = 16 << 20;
+const IN_FLIGHT: usize = 4;
 
 /// A point with all that a restore, a list or a next backup asks of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +66,8 @@ pub struct Points {
     /// Oldest first.
     pub points: Vec<StoredPoint>,
     pub foreign: Vec<Foreign>,
+    /// Snapshots that cannot be read: points of any set, or none.
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// The host name of a point's snapshot. Lesser points get names of their own, so that no tool takes them for the set's latest.
@@ -86,13 +90,14 @@ fn set_of(snapshot: &Snapshot) -> Option<SetName> {
     path.strip_prefix('/')?.parse().ok()
 }
 
-/// Every snapshot, judged. With `only`, points of other sets are passed over unread.
+/// Every snapshot, judged. With `only`, points of other sets are passed over unread. One that is damaged hides no other; what follows
+/// from not knowing it is for the caller to say, as [`Points::choose`] does.
 pub async fn list_points(reader: &Reader, only: Option<&SetName>) -> Result<Points, RepositoryError> {
-    let snapshots = snapshot::list(reader.repository()).await?;
+    let (snapshots, unreadable) = snapshot::list_readable(reader.repository()).await?;
     let wanted = snapshots.into_iter().filter(|(_, snapshot)| only.is_none() || set_of(snapshot).as_ref() == only);
     let judged: Vec<Result<StoredPoint, Foreign>> =
         futures::stream::iter(wanted).map(|(id, snapshot)| judge(reader, id, snapshot)).buffered(IN_FLIGHT).try_collect().await?;
-    let mut points = Points::default();
+    let mut points = Points { unreadable, ..Points::default() };
     for one in judged {
         match one {
             Ok(point) => points.points.push(point),
@@ -114,7 +119,9 @@ pub struct Previous {
 /// The newest points of one set in one cluster; reads no more points than it must.
 pub async fn previous(reader: &Reader, set: &SetName, cluster: &str) -> Result<Previous, RepositoryError> {
     let mut previous = Previous::default();
-    for (id, snapshot) in snapshot::list(reader.repository()).await?.into_iter().rev() {
+    // A damaged snapshot must not keep a set from being backed up: at worst an older point is compared with.
+    let (snapshots, _) = snapshot::list_readable(reader.repository()).await?;
+    for (id, snapshot) in snapshots.into_iter().rev() {
         if set_of(&snapshot).as_ref() != Some(set) {
             continue;
         }
@@ -142,35 +149,43 @@ pub(super) async fn judge(reader: &Reader, id: Id, snapshot: Snapshot) -> Result
     match open(reader, tree, &set).await {
         Ok(None) => foreign(snapshot, None),
         Ok(Some((manifest, folder))) => Ok(Ok(judged(id, time, tree, manifest, &folder))),
-        Err(Unreadable::Store(error)) => Err(error),
-        Err(Unreadable::Point(reason)) => foreign(snapshot, Some(reason)),
+        Err(Failure::Store(error)) => Err(error),
+        Err(Failure::Point(reason)) => foreign(snapshot, Some(reason)),
     }
 }
 
-enum Unreadable {
+enum Failure {
     Store(RepositoryError),
     Point(String),
 }
 
-impl From<RepositoryError> for Unreadable {
+impl From<RepositoryError> for Failure {
     fn from(error: RepositoryError) -> Self {
         match error {
-            RepositoryError::Damaged { .. } | RepositoryError::Missing { .. } => Unreadable::Point(error.to_string()),
-            RepositoryError::Store(error) if error.kind == crate::store::ErrorKind::NotFound => Unreadable::Point(error.to_string()),
-            error => Unreadable::Store(error),
+            RepositoryError::Damaged { .. } | RepositoryError::Missing { .. } => Failure::Point(error.to_string()),
+            RepositoryError::Store(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::TooShort) => {
+                Failure::Point(error.to_string())
+            }
+            error => Failure::Store(error),
         }
     }
 }
 
+/// As much of a manifest as any version of it has.
+#[derive(serde::Deserialize)]
+struct Versioned {
+    version: u64,
+}
+
 /// The manifest and the set's folder; `None` where there is no manifest.
-async fn open(reader: &Reader, tree: Id, set: &SetName) -> Result<Option<(Manifest, Vec<Entry>)>, Unreadable> {
+async fn open(reader: &Reader, tree: Id, set: &SetName) -> Result<Option<(Manifest, Vec<Entry>)>, Failure> {
     let Some(folder) = browse::folder_at(reader, &tree, &path(set)).await? else { return Ok(None) };
     let entries = reader.tree(&folder).await?;
     let Some(entry) = entries.iter().find(|entry| entry.name == MANIFEST.as_bytes()) else { return Ok(None) };
     let bytes = browse::file_bytes(reader, entry, MANIFEST_LIMIT).await?;
-    let point = |reason: String| Unreadable::Point(format!("its manifest {reason}"));
-    let version = serde_json::from_slice::<serde_json::Value>(&bytes).ok().and_then(|value| value.get("version")?.as_u64());
-    if version.is_some_and(|version| version > u64::from(VERSION)) {
+    let point = |reason: String| Failure::Point(format!("its manifest {reason}"));
+    let version = serde_json::from_slice::<Versioned>(&bytes).map(|manifest| manifest.version);
+    if version.is_ok_and(|version| version > u64::from(VERSION)) {
         return Err(point("was written by a later version of keepset".into()));
     }
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| point(format!("cannot be read: {error}")))?;
@@ -229,6 +244,20 @@ fn judged(id: Id, time: DateTime<FixedOffset>, tree: Id, manifest: Manifest, fol
 }
 
 impl Points {
+    /// Snapshots that would pass for complete points of the set, younger than `since`, and cannot be read as points.
+    fn spoilt_since(&self, set: &SetName, since: DateTime<FixedOffset>, until: Option<DateTime<FixedOffset>>) -> Vec<String> {
+        let would_be_chosen = |foreign: &&Foreign| {
+            let host = &foreign.snapshot.hostname;
+            let time = DateTime::parse_from_rfc3339(&foreign.snapshot.time).ok();
+            foreign.reason.is_some()
+                && set_of(&foreign.snapshot).as_ref() == Some(set)
+                && !host.ends_with(".partial")
+                && !host.ends_with(".safety")
+                && time.is_some_and(|time| time > since && until.is_none_or(|until| time <= until))
+        };
+        self.foreign.iter().filter(would_be_chosen).map(|foreign| foreign.id.short()).collect()
+    }
+
     /// The one point, of any set and kind, whose id begins so.
     pub fn find(&self, prefix: &str) -> Result<&StoredPoint, ChoiceError> {
         let mut found = self.points.iter().filter(|point| point.point.id.hex().starts_with(prefix));
@@ -236,6 +265,9 @@ impl Points {
             (Some(point), 0) => Ok(point),
             (None, _) => match self.foreign.iter().find(|foreign| foreign.id.hex().starts_with(prefix)) {
                 Some(Foreign { id, reason, .. }) => Err(ChoiceError::NoPoint { id: id.short(), reason: reason.clone() }),
+                None if let Some(damaged) = self.unreadable.iter().find(|damaged| damaged.id.hex().starts_with(prefix)) => {
+                    Err(ChoiceError::NoPoint { id: damaged.id.short(), reason: Some(damaged.reason.clone()) })
+                }
                 None => Err(ChoiceError::NoSuchId { prefix: prefix.to_owned() }),
             },
             (Some(_), more) => Err(ChoiceError::AmbiguousId { prefix: prefix.to_owned(), count: more + 1 }),
@@ -256,6 +288,9 @@ impl Points {
                 }
                 point => Ok(point),
             };
+        }
+        if !self.unreadable.is_empty() {
+            return Err(ChoiceError::Unreadable { ids: self.unreadable.iter().map(|damaged| damaged.id.short()).collect() });
         }
         let named = self.points.iter().filter(|point| point.point.set == *set && point.point.kind == PointKind::Normal);
         let (of_set, others): (Vec<&StoredPoint>, Vec<&StoredPoint>) =
@@ -282,7 +317,10 @@ impl Points {
         };
         let in_time: Vec<&&StoredPoint> = of_set.iter().filter(|point| until.is_none_or(|until| point.point.time <= until)).collect();
         match in_time.iter().rev().find(|point| point.point.complete || allow_partial) {
-            Some(point) => Ok(point),
+            Some(point) => match self.spoilt_since(set, point.point.time, until) {
+                ids if ids.is_empty() => Ok(point),
+                ids => Err(ChoiceError::Unreadable { ids }),
+            },
             None if in_time.is_empty() => {
                 Err(ChoiceError::NoneBefore { set: set.to_string(), time: until.map(|t| t.to_rfc3339()).unwrap_or_default() })
             }
@@ -381,7 +419,7 @@ mod tests {
     }
 
     fn points(points: Vec<StoredPoint>) -> Points {
-        Points { points, foreign: Vec::new() }
+        Points { points, ..Points::default() }
     }
 
     fn chosen(points: &Points, which: &str) -> Result<u8, ChoiceError> {
@@ -473,6 +511,31 @@ mod tests {
         assert_eq!(points.choose(&web(), Some("here"), &Selector::Latest, false).unwrap().point.id.0[0], 1);
         let nowhere = points.choose(&web(), Some("nowhere"), &Selector::Latest, false);
         assert!(matches!(nowhere, Err(ChoiceError::OtherCluster { others, .. }) if others == ["here", "there"]));
+    }
+
+    #[test]
+    fn a_damaged_snapshot_could_be_the_latest_and_hides_no_point_that_is_named() {
+        let damaged = Unreadable { id: Id([0xdd; 32]), reason: "it is damaged".into() };
+        let points = Points { points: vec![sample::point(1, &two())], unreadable: vec![damaged], ..Points::default() };
+        let asked = points.choose(&web(), None, &Selector::Latest, false);
+        assert!(matches!(asked, Err(ChoiceError::Unreadable { ids }) if ids == ["dddddddd"]));
+        let spoilt = |hour: u8, host: &str| Foreign {
+            id: Id([0xee; 32]),
+            snapshot: Snapshot {
+                time: format!("2026-11-24T{hour:02}:00:00Z"),
+                paths: vec!["/shop/web".into()],
+                hostname: host.into(),
+                ..Snapshot::default()
+            },
+            reason: Some("its manifest is damaged".into()),
+        };
+        for (hour, host, refused) in [(2, "web.shop.here", true), (0, "web.shop.here", false), (2, "web.shop.here.partial", false)] {
+            let points = Points { points: vec![sample::point(1, &two())], foreign: vec![spoilt(hour, host)], ..Points::default() };
+            assert_eq!(chosen(&points, "latest").is_err(), refused, "{hour} {host}");
+            assert_eq!(chosen(&points, "2026-11-24T01:30:00Z"), Ok(1));
+        }
+        assert_eq!(chosen(&points, "0101"), Ok(1));
+        assert!(matches!(chosen(&points, "dddd"), Err(ChoiceError::NoPoint { reason: Some(_), .. })));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::model::entry::Entry;
 use crate::model::id::Id;
 use crate::repository::Repository;
-use crate::repository::codec::{Decoder, MAX_BLOB};
+use crate::repository::codec::{self, Decoder, MAX_BLOB};
 use crate::repository::crypto::OVERHEAD;
 use crate::repository::error::RepositoryError;
 use crate::repository::index::{Index, Location};
@@ -71,6 +71,8 @@ impl Reader {
         if !(OVERHEAD..=MAX_BLOB + OVERHEAD).contains(&(place.length as usize)) {
             return Err(RepositoryError::damaged(format!("blob {id}"), format_args!("the index claims {} bytes for it", place.length)));
         }
+        let claim = place.plain_length.map_or(Ok(()), |plain| codec::check_claim(kind, place.length, plain));
+        claim.map_err(|reason| RepositoryError::damaged(format!("blob {id}"), reason))?;
         let (start, end) = (u64::from(place.offset), u64::from(place.offset) + u64::from(place.length));
         let mut sealed = Vec::with_capacity(place.length as usize);
         if kind == BlobKind::Tree && u64::from(place.length) <= WINDOW {

@@ -73,6 +73,8 @@ pub enum ChoiceError {
     OtherSet { id: String, set: String, asked: String },
     #[error("set {set} has points of several clusters: {}", clusters.join(", "))]
     SeveralClusters { set: String, clusters: Vec<String> },
+    #[error("snapshots that could be the one cannot be read: {}", ids.join(", "))]
+    Unreadable { ids: Vec<String> },
     #[error("point {id} is partial: {}", defects.join("; "))]
     Partial { id: String, defects: Vec<String> },
 }
@@ -86,9 +88,12 @@ impl ChoiceError {
             }
             ChoiceError::AmbiguousId { .. } => "give more of its digits".to_owned(),
             ChoiceError::NoPoint { reason: None, .. } => "it was made by another program: `restic restore` brings it back".to_owned(),
-            ChoiceError::NoPoint { .. } => "`keepset check` tells more".to_owned(),
+            ChoiceError::NoPoint { .. } => "`keepset check` tells what is damaged; `keepset repair index` mends an index".to_owned(),
             ChoiceError::OtherSet { set, .. } => format!("restore {set}, with `--to` if it shall have another name"),
             ChoiceError::OtherCluster { .. } | ChoiceError::SeveralClusters { .. } => "choose one with `--cluster`".to_owned(),
+            ChoiceError::Unreadable { .. } => {
+                "name a point by its id: `keepset list` shows those that can be read; `keepset check` tells what is damaged".to_owned()
+            }
             ChoiceError::NoneComplete { .. } | ChoiceError::Partial { .. } => {
                 "choose an older point that is complete, or take what there is with `--allow-partial`".to_owned()
             }
@@ -101,6 +106,7 @@ impl ChoiceError {
             self,
             ChoiceError::NoneComplete { .. }
                 | ChoiceError::Partial { .. }
+                | ChoiceError::Unreadable { .. }
                 | ChoiceError::SeveralClusters { .. }
                 | ChoiceError::OtherSet { .. }
         )

@@ -1,15 +1,15 @@
 //! Snapshot objects: restic's record of one tree at one time. A recovery point is one of them.
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model::id::Id;
-use crate::repository::Repository;
 use crate::repository::error::RepositoryError;
+use crate::repository::{Repository, Unreadable};
 
 /// Where snapshot objects are.
 pub const FOLDER: &str = "snapshots";
-const IN_FLIGHT: usize = 16;
+const IN_FLIGHT: usize = 8;
 
 /// Restic's fields. Read leniently: what is missing or null gets its default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -76,15 +76,30 @@ pub async fn load(repository: &Repository, id: &Id) -> Result<Snapshot, Reposito
 
 /// Every snapshot, oldest first. One that cannot be read fails the whole list: a list with less in it is a guess.
 pub async fn list(repository: &Repository) -> Result<Vec<(Id, Snapshot)>, RepositoryError> {
+    match list_readable(repository).await? {
+        (snapshots, unreadable) if unreadable.is_empty() => Ok(snapshots),
+        (_, unreadable) => Err(RepositoryError::damaged(format!("{FOLDER}/{}", unreadable[0].id), &unreadable[0].reason)),
+    }
+}
+
+/// Every snapshot that can be read, oldest first, and those that are damaged. For whoever harms nothing by not knowing all.
+pub async fn list_readable(repository: &Repository) -> Result<(Vec<(Id, Snapshot)>, Vec<Unreadable>), RepositoryError> {
     let ids = repository.ids(FOLDER).await?;
-    let mut snapshots: Vec<(Id, Snapshot)> = futures::stream::iter(ids)
-        .map(|id| async move { load(repository, &id).await.map(|snapshot| (id, snapshot)) })
-        .buffer_unordered(IN_FLIGHT)
-        .try_collect()
-        .await?;
+    let mut loaded = futures::stream::iter(ids).map(|id| async move { (id, load(repository, &id).await) }).buffer_unordered(IN_FLIGHT);
+    let mut snapshots = Vec::new();
+    let mut unreadable = Vec::new();
+    while let Some((id, snapshot)) = loaded.next().await {
+        match snapshot {
+            Ok(snapshot) => snapshots.push((id, snapshot)),
+            Err(RepositoryError::Damaged { reason, .. }) => unreadable.push(Unreadable { id, reason }),
+            Err(error) => return Err(error),
+        }
+    }
+    drop(loaded);
     let moment = |snapshot: &Snapshot| chrono::DateTime::parse_from_rfc3339(&snapshot.time).ok();
     snapshots.sort_by_cached_key(|(id, snapshot)| (moment(snapshot), *id));
-    Ok(snapshots)
+    unreadable.sort_by_key(|damaged| damaged.id);
+    Ok((snapshots, unreadable))
 }
 
 /// Puts a snapshot: the commit of whatever its tree holds.

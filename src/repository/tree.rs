@@ -3,10 +3,12 @@
 //! Names are quoted as Go quotes strings (`\xNN` for bytes that are not UTF-8), then once more as JSON. `mode` has Go's `os.FileMode` bits.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::fmt::Write;
 
 use chrono::{DateTime, SecondsFormat};
 use data_encoding::{BASE64, HEXLOWER};
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::model::entry::{Attrs, Entry, Kind, Time, Xattr};
@@ -219,14 +221,35 @@ fn json_string(out: &mut String, text: &str) {
     }
 }
 
+/// A whole tree's JSON, each node turned into its entry as it is read: a folder of a million files stands in memory once.
 #[derive(Deserialize)]
-struct TreeRecord<'a> {
-    #[serde(borrow, deserialize_with = "or_empty")]
-    nodes: Vec<NodeRecord<'a>>,
+struct TreeRecord {
+    #[serde(deserialize_with = "entries")]
+    nodes: Vec<Entry>,
 }
 
-fn or_empty<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NodeRecord<'a>>, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::Error> {
+    struct Nodes;
+    impl<'de> Visitor<'de> for Nodes {
+        type Value = Vec<Entry>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a folder's nodes")
+        }
+
+        fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut nodes: A) -> Result<Self::Value, A::Error> {
+            let mut entries = Vec::new();
+            while let Some(node) = nodes.next_element::<NodeRecord<'de>>()? {
+                entries.push(decode_entry(node).map_err(serde::de::Error::custom)?);
+            }
+            Ok(entries)
+        }
+    }
+    deserializer.deserialize_any(Nodes)
 }
 
 #[derive(Deserialize)]
@@ -280,8 +303,7 @@ struct XattrRecord<'a> {
 /// The entries of a tree blob, sorted by name. `Err` tells why it cannot be a folder: bad JSON, a name that no folder can hold, the same
 /// name twice, a kind that is not known.
 pub fn decode(bytes: &[u8]) -> Result<Vec<Entry>, String> {
-    let tree: TreeRecord = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-    let mut entries = tree.nodes.into_iter().map(decode_entry).collect::<Result<Vec<_>, _>>()?;
+    let TreeRecord { nodes: mut entries } = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     if !entries.is_sorted_by(|a, b| a.name < b.name) {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(pair) = entries.windows(2).find(|pair| pair[0].name == pair[1].name) {

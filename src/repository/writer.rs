@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::model::id::Id;
 use crate::repository::Repository;
-use crate::repository::codec::{self, Encoded, Encoder};
+use crate::repository::codec::{self, Encoded, Encoder, MAX_BLOB};
 use crate::repository::error::RepositoryError;
 use crate::repository::hash::{Message, id_beside, id_of};
 use crate::repository::index::{self, Index};
@@ -151,6 +151,10 @@ impl Writer {
         let shared = &self.shared;
         if shared.failed.load(Ordering::Relaxed) {
             return Err(RepositoryError::Stopped);
+        }
+        if plain.len() > MAX_BLOB {
+            let what = format!("a {} of {} bytes", if kind == BlobKind::Tree { "folder's tree" } else { "chunk" }, plain.len());
+            return Err(RepositoryError::Refused { what, reason: "no reader takes one of more than 1 GiB".to_owned() });
         }
         let id = self.id_of(plain);
         let mut places = shared.known.places(kind, &id);

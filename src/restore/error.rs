@@ -63,7 +63,7 @@ impl RestoreError {
             RestoreError::Choice(error) => error.hint(),
             RestoreError::Refused(refusal) => refusal.hint(),
             RestoreError::Unproven { .. } => {
-                Some("`keepset check` names what is damaged; choose another point with `--point`, or single claims with `--claim`".into())
+                Some("`keepset check` names what is damaged, and `keepset repair index` mends an index; choose another point with `--point`, or single claims with `--claim`".into())
             }
             RestoreError::Unfilled { source, .. } => source.hint(),
             RestoreError::Mover { hint, .. } => hint.clone(),

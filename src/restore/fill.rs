@@ -153,7 +153,7 @@ impl Share<'_> {
     async fn mover(&self, job: &MoverJob, stopped: watch::Receiver<bool>) -> Result<MoverReport, RestoreError> {
         let ordinal = self.ordinal;
         let monitor = &self.restore.monitor;
-        let total = Some(self.claims.iter().map(|claim| claim.bytes).sum());
+        let total = Some(self.claims.iter().fold(0u64, |sum, claim| sum.saturating_add(claim.bytes)));
         let secret = self.restore.repository.master_key().to_bytes();
         let mover = self.restore.platform.start_mover(job, secret.as_slice()).await?;
         drop(secret);

@@ -21,8 +21,8 @@ use crate::restore::plan::{self, Chosen, Circumstances, Refusal, RestorePlan};
 
 /// The plan, with everything proven that it stands on.
 pub(super) async fn prepare(restore: &Restore, set: &SetName, options: &RestoreOptions) -> Result<RestorePlan, RestoreError> {
-    let index = Arc::new(Index::load(&restore.repository).await?);
-    let reader = Reader::new(&restore.repository, index);
+    let (index, damaged) = Index::load_readable(&restore.repository).await?;
+    let reader = Reader::new(&restore.repository, Arc::new(index));
     // An id may be that of another set's point, which the refusal then names.
     let only = if matches!(options.point, Selector::Id(_)) { None } else { Some(set) };
     let points = points::list_points(&reader, only).await?;
@@ -33,7 +33,10 @@ pub(super) async fn prepare(restore: &Restore, set: &SetName, options: &RestoreO
     let chosen = prove_all(&reader, point, chosen, &paths, &mut left_out).await?;
     let ids: Vec<ClaimId> = chosen.iter().map(|claim| claim.id.clone()).collect();
     let targets = restore.platform.read_targets(&to, &ids).await?;
-    let notes = notes(&points, point, options);
+    let mut notes = notes(&points, point, options);
+    notes.extend(
+        damaged.iter().map(|object| format!("index/{} is damaged, but names nothing that is needed: {}", object.id, object.reason)),
+    );
     let circumstances = Circumstances { to, targets, paths, left_out, can_start: restore.platform.can_start(), notes };
     Ok(plan::plan(point, chosen, circumstances, options)?)
 }
@@ -115,5 +118,6 @@ fn notes(points: &Points, chosen: &StoredPoint, options: &RestoreOptions) -> Vec
             notes.push(format!("snapshot {} looks like a point and is none: {reason}", foreign.id.short()));
         }
     }
+    notes.extend(points.unreadable.iter().map(|damaged| format!("snapshot {} cannot be read: {}", damaged.id.short(), damaged.reason)));
     notes
 }

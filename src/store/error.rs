@@ -34,6 +34,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The object ends before the range that was asked for.
     TooShort,
+    /// The object is longer than any of its sort can be.
+    TooLong,
     /// No such folder: nothing was ever put there, or it is not mounted.
     NoSuchFolder,
     /// No such bucket or container.
@@ -114,7 +116,12 @@ impl StoreError {
         let location = &self.location;
         let remote = location.starts_with("s3:") || location.starts_with("gs:") || location.starts_with("az:");
         let hint = match self.kind {
-            ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::TooShort | ErrorKind::Other | ErrorKind::Settings => return None,
+            ErrorKind::NotFound
+            | ErrorKind::AlreadyExists
+            | ErrorKind::TooShort
+            | ErrorKind::TooLong
+            | ErrorKind::Other
+            | ErrorKind::Settings => return None,
             ErrorKind::NoSuchFolder => "check the path and that its disk is mounted; `keepset init` makes a new repository".to_owned(),
             ErrorKind::NoSuchBucket => "check the name, or create the bucket first: keepset does not".to_owned(),
             ErrorKind::Denied if remote => {

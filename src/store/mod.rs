@@ -140,11 +140,19 @@ impl Store {
 
     /// The whole object.
     pub async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.get_within(key, u64::MAX).await
+    }
+
+    /// The whole object; [`ErrorKind::TooLong`] where it has more bytes than `limit`, which is known before any of them come.
+    pub async fn get_within(&self, key: &str, limit: u64) -> Result<Bytes, StoreError> {
         let about = self.about("get", key);
         let path = self.path(key);
         persist(self.patience, &self.contact, about, || async {
             let got = within(self.patience, about, 0, self.inner.get(&path)).await?;
             let size = got.meta.size;
+            if size > limit {
+                return Err(about.own(ErrorKind::TooLong, format!("it has {size} bytes, and {limit} are the most that it can have")));
+            }
             let bytes = within(self.patience, about, size, got.bytes()).await?;
             if bytes.len() as u64 == size {
                 Ok(bytes)

@@ -11,6 +11,8 @@ use crate::model::path_text::path_text;
 use crate::mover::counters::add;
 use crate::mover::error::MoverError;
 use crate::mover::fill::{Fill, FirstNames, LargeFile, Link, Purpose};
+use crate::repository::codec::MAX_BLOB;
+use crate::repository::crypto::OVERHEAD;
 use crate::repository::error::RepositoryError;
 use crate::repository::pack::BlobKind;
 use crate::repository::read_plan::Wanted;
@@ -199,7 +201,13 @@ impl<'a> Planner<'a> {
         let Entry { name, attrs, kind } = entry;
         let Kind::File { content } = kind else { return Ok(()) };
         let index = self.fill.tools.reader.index();
-        let find = |id: &Id| index.find(BlobKind::Data, id).ok_or(RepositoryError::Missing { kind: BlobKind::Data.name(), id: *id });
+        let find = |id: &Id| {
+            let place = index.find(BlobKind::Data, id).ok_or(RepositoryError::Missing { kind: BlobKind::Data.name(), id: *id })?;
+            if place.length as usize > MAX_BLOB + OVERHEAD {
+                return Err(RepositoryError::damaged(format!("blob {id}"), format_args!("the index claims {} bytes for it", place.length)));
+            }
+            Ok(place)
+        };
         if let [id] = content[..] {
             let place = find(&id)?;
             if place.plain() != attrs.size {

@@ -140,6 +140,7 @@ fn unreadable(error: StoreError) -> Result<String, RepositoryError> {
     match error.kind {
         ErrorKind::NotFound => Ok("it is gone".to_owned()),
         ErrorKind::TooShort => Ok("it ends too early".to_owned()),
+        ErrorKind::TooLong => Ok("it is far too long".to_owned()),
         ErrorKind::Other => {
             use std::error::Error;
             let mut text = error.to_string();

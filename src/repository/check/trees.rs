@@ -12,7 +12,7 @@ use crate::repository::Repository;
 use crate::repository::check::layout::Bad;
 use crate::repository::check::report::{Findings, Marks};
 use crate::repository::check::unreadable;
-use crate::repository::codec::{Decoder, MAX_BLOB};
+use crate::repository::codec::{Decoder, MAX_BLOB, check_claim};
 use crate::repository::crypto::OVERHEAD;
 use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
@@ -222,6 +222,7 @@ fn decode(repository: &Repository, index: &Index, bad: &Bad, stretch: &Stretch, 
             .ok()
             .and_then(|from| bytes.get(from..from.checked_add(place.length as usize)?))
             .ok_or_else(|| "its pack ends before it".to_owned())
+            .and_then(|sealed| place.plain_length.map_or(Ok(()), |plain| check_claim(BlobKind::Tree, place.length, plain)).map(|()| sealed))
             .and_then(|sealed| match decoder.decode(&id, &mut sealed.to_vec(), place.plain_length) {
                 Ok(plain) => grow(index, bad, plain),
                 Err(RepositoryError::Damaged { reason, .. }) => Err(reason),
