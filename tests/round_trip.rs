@@ -8,15 +8,11 @@ use std::sync::Arc;
 
 use keepset::clock::Clock;
 use keepset::model::entry::Kind;
-use keepset::model::id::Id;
 use keepset::model::manifest::ChangeDetection;
-use keepset::model::mover_job::{ClaimReport, FillClaim, FillMode, MoverJob, SaveClaim, Task};
-use keepset::model::set::{Ordinal, SetName};
-use keepset::mover;
+use keepset::model::mover_job::{ClaimReport, FillClaim, FillMode, Task};
 use keepset::repository::Repository;
 use keepset::repository::codec::id_of;
 use keepset::repository::index::Index;
-use keepset::repository::key::{KeyOrigin, Password};
 use keepset::repository::pack::BlobKind;
 use keepset::repository::reader::Reader;
 use keepset::repository::tree;
@@ -28,52 +24,17 @@ use support::compare::{assert_same, compare};
 use support::minio::Minio;
 use support::mutate::mutate;
 use support::tree::{Tree, trees};
-
-async fn repository(store: Store) -> Repository {
-    Repository::init(store, &Password::generate().unwrap(), KeyOrigin::default()).await.unwrap()
-}
-
-async fn run(repository: &Repository, task: Task) -> ClaimReport {
-    let mut name = [0u8; 8];
-    getrandom::fill(&mut name).unwrap();
-    let run = data_encoding::HEXLOWER.encode(&name);
-    let job =
-        MoverJob { run, set: SetName::new("test", "web").unwrap(), ordinal: Ordinal(0), repository: String::new(), memory: 64 << 20, task };
-    let report = mover::run(job, repository.clone(), Clock::system(), Arc::default(), Arc::default()).await.unwrap();
-    report.claims.into_iter().next().unwrap()
-}
-
-fn save_claim(source: &Path, parent: Option<Id>, parent_cut: i64, change_detection: ChangeDetection) -> Task {
-    let source = source.to_str().unwrap().to_owned();
-    Task::Save(vec![SaveClaim { name: "data-web-0".into(), source, parent, parent_cut: Some(parent_cut), change_detection }])
-}
-
-/// Saves, trusting every record that has not changed since the parent.
-async fn save(repository: &Repository, source: &Path, parent: Option<Id>) -> ClaimReport {
-    run(repository, save_claim(source, parent, i64::MAX, ChangeDetection::Metadata)).await
-}
+use support::volumes::{fill_claim, folder, repository, run, save, save_claim};
 
 async fn fill(repository: &Repository, saved: &ClaimReport, target: &Path, paths: &[&str]) -> ClaimReport {
-    let claim = FillClaim {
-        name: saved.name.clone(),
-        tree: saved.tree,
-        root: saved.root.clone(),
-        target: target.to_str().unwrap().to_owned(),
-        paths: paths.iter().map(|path| (*path).to_owned()).collect(),
-        mode: FillMode::New,
-        skip_damaged: false,
-    };
-    run(repository, Task::Fill(vec![claim])).await
+    let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+    run(repository, Task::Fill(vec![FillClaim { paths, ..fill_claim(saved, target, FillMode::New) }])).await
 }
 
 /// Two points of a volume that changes in between, each filled into an empty folder and compared.
 async fn there_and_back(store: Store, tree: &Tree, seed: u64) {
     let temp = tempfile::tempdir().unwrap();
-    let place = |name: &str| {
-        let path = temp.path().join(name);
-        std::fs::create_dir(&path).unwrap();
-        path
-    };
+    let place = |name: &str| folder(temp.path(), name);
     let repository = repository(store).await;
     let volume = place("volume");
     tree.write(&volume);

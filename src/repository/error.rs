@@ -1,7 +1,7 @@
 //! What can go wrong in a repository.
 
 use crate::model::id::Id;
-use crate::store::StoreError;
+use crate::store::{ErrorKind, StoreError};
 
 /// Every way in which the repository fails. Sources stay out of the text: whoever prints walks the chain.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,24 @@ impl RepositoryError {
     /// `what` (the config, a key) is damaged or gone, and without it nothing can be read.
     pub fn closed(what: impl Into<String>, reason: impl std::fmt::Display) -> Self {
         RepositoryError::Closed { what: what.into(), reason: reason.to_string() }
+    }
+
+    /// Whether the repository itself lacks what was asked for, or holds it wrongly: asking again does not help, and everything else may be
+    /// whole. A store that cannot be reached, or refuses, is none.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            RepositoryError::Damaged { .. } | RepositoryError::Missing { .. } => true,
+            RepositoryError::Store(error) => matches!(error.kind, ErrorKind::NotFound | ErrorKind::TooShort),
+            _ => false,
+        }
+    }
+
+    /// Why, in one line, for a list that names what it is about.
+    pub fn reason(&self) -> String {
+        match self {
+            RepositoryError::Store(error) => error.to_string(),
+            other => other.to_string(),
+        }
     }
 
     /// The way on, where there is one.

@@ -54,12 +54,17 @@ impl Reader {
         self.blob(BlobKind::Data, id).await
     }
 
-    /// A blob's plain bytes, proven by their hash. Where the blob stands in several packs and one of them is damaged or gone, the next
-    /// is tried.
+    /// A blob's plain bytes, proven by their hash. Bytes that came wrong are got once more; where the blob stands in several packs and one
+    /// of them is damaged or gone, the next is tried.
     pub async fn blob(&self, kind: BlobKind, id: &Id) -> Result<Vec<u8>, RepositoryError> {
         let mut failure = RepositoryError::Missing { kind: kind.name(), id: *id };
         for place in self.index.places(kind, id) {
-            match self.blob_at(kind, id, place).await {
+            let mut tried = self.blob_at(kind, id, place).await;
+            if let Err(RepositoryError::Damaged { .. }) = tried {
+                self.windows.lock().unwrap_or_else(PoisonError::into_inner).retain(|(pack, ..)| *pack != place.pack);
+                tried = self.blob_at(kind, id, place).await;
+            }
+            match tried {
                 Ok(plain) => return Ok(plain),
                 Err(error) => failure = error,
             }

@@ -74,7 +74,5 @@ fn step(stack: &mut DirStack, name: &[u8]) -> Result<Option<crate::volume::Names
         Err(Errno::ISDIR | Errno::PERM) if dir.stat_of(name).is_ok_and(|stat| stat.kind == FileKind::Dir) => {}
         Err(errno) => return Err(dir.change_error("remove", name, errno)),
     }
-    let child = open_to_change(&dir, name)?;
-    drop(child);
-    Ok(Some(stack.enter(name)?.names()?))
+    Ok(Some(stack.enter_to_change(name)?.names()?))
 }

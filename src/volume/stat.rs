@@ -1,6 +1,6 @@
 //! What the kernel says about an inode in one call.
 
-use crate::model::entry::{Attrs, Time, Xattr};
+use crate::model::entry::{Attrs, Kind, Time, Xattr};
 
 /// The kind of file an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +28,20 @@ impl From<rustix::fs::FileType> for FileKind {
             FileType::CharacterDevice => FileKind::CharDevice,
             FileType::BlockDevice => FileKind::BlockDevice,
             FileType::Unknown => FileKind::Unknown,
+        }
+    }
+}
+
+impl From<&Kind> for FileKind {
+    fn from(kind: &Kind) -> Self {
+        match kind {
+            Kind::File { .. } => FileKind::File,
+            Kind::Dir { .. } => FileKind::Dir,
+            Kind::Symlink { .. } => FileKind::Symlink,
+            Kind::Fifo => FileKind::Fifo,
+            Kind::Socket => FileKind::Socket,
+            Kind::CharDevice { .. } => FileKind::CharDevice,
+            Kind::BlockDevice { .. } => FileKind::BlockDevice,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::volume::dir::Dir;
 use crate::volume::error::VolumeError;
 use crate::volume::place::Place;
+use crate::volume::remove::open_to_change;
 
 /// The folders from the root to where a walk is. Of these at most `max_open` are held open here; an `Arc` that was handed out keeps its own.
 ///
@@ -52,12 +53,23 @@ impl DirStack {
 
     /// Opens a folder of the current one and goes there. On an error the walk stays where it is.
     pub fn enter(&mut self, name: &[u8]) -> Result<Arc<Dir>, VolumeError> {
-        let dir = Arc::new(self.reopened(self.levels.len() - 1)?.open_child(name)?);
+        let dir = self.reopened(self.levels.len() - 1)?.open_child(name)?;
+        Ok(self.push(dir))
+    }
+
+    /// As [`DirStack::enter`], to change what is in the folder: see [`open_to_change`].
+    pub fn enter_to_change(&mut self, name: &[u8]) -> Result<Arc<Dir>, VolumeError> {
+        let dir = open_to_change(&*self.reopened(self.levels.len() - 1)?, name)?;
+        Ok(self.push(dir))
+    }
+
+    fn push(&mut self, dir: Dir) -> Arc<Dir> {
+        let dir = Arc::new(dir);
         self.levels.push(Level::new(dir.clone()));
         if let Some(index) = self.levels.len().checked_sub(self.max_open).filter(|index| *index > 0) {
             self.levels[index].dir = None;
         }
-        Ok(dir)
+        dir
     }
 
     /// Goes back to the parent and gives it; at the root it stays there and gives the root.

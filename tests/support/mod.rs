@@ -11,3 +11,4 @@ pub mod minio;
 pub mod mutate;
 pub mod restic;
 pub mod tree;
+pub mod volumes;

@@ -1,16 +1,25 @@
-//! Filling: a tree out of the repository into an empty volume.
+//! Filling: a tree out of the repository into a volume.
 //!
 //! One thread walks the trees, makes folders and special files and gathers files into batches ([`plan`]); each batch's chunks are read in
 //! the order of packs with several requests under way; workers decode them and write each chunk to wherever it belongs ([`mod@write`]), in
 //! any order. Attributes come last: a file's after its last chunk, the folders' at the very end, from the bottom up.
+//!
+//! A volume that holds data, or was half filled, is made equal to the tree: what the point does not have goes first ([`mod@sweep`]); files
+//! that are there are compared by content ([`mod@compare`]), and of those that differ only the chunks that do are fetched ([`change`]). What
+//! is lost in the repository is listed ([`lost`]), where that was asked for.
 
+mod change;
+mod chosen;
+mod compare;
+mod lost;
 mod plan;
+mod sweep;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
@@ -19,17 +28,21 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::clock::Clock;
-use crate::model::mover_job::{ClaimReport, FillClaim, Problem, ProblemKind};
+use crate::model::id::Id;
+use crate::model::mover_job::{ClaimReport, FillClaim, FillMode, Problem, ProblemKind};
+use crate::model::path_text::path_text;
 use crate::mover::counters::{Counters, add};
 use crate::mover::error::MoverError;
 use crate::repository::error::RepositoryError;
-use crate::repository::pack;
+use crate::repository::hash::{Pieces, id_of};
+use crate::repository::pack::{self, BlobKind};
 use crate::repository::read_plan::{self, Range};
 use crate::repository::reader::Reader;
-use crate::volume::{DirId, Handles, Target, TargetFile, VolumeError};
+use crate::volume::{DirId, Handles, Stat, Target, TargetFile, VolumeError};
 
+use self::chosen::Chosen;
 use self::plan::{Batch, Planner};
-use self::write::{LargeFile, Purpose, Writer};
+use self::write::{Purpose, Spot, Writer};
 
 /// What the claims of one mover share.
 pub struct Tools {
@@ -49,6 +62,7 @@ pub struct Tools {
 const REQUEST: u64 = 1 << 20;
 /// Batches planned and not written yet.
 const BATCHES: usize = 2;
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// Large files held open to write to.
 const OPEN_FILES: usize = 64;
 
@@ -58,21 +72,36 @@ struct Fill<'a> {
     claim: &'a FillClaim,
     target: Target,
     open: Handles<TargetFile>,
+    /// Bytes that are on their way to the volume and not in it yet.
+    promised: AtomicU64,
+    /// Inodes with several names that stay as one of the point's files: no second one may.
+    staying: Mutex<HashSet<u64>>,
+    /// Files with several names that are lost, by the one under which they were to be made.
+    lost: Mutex<HashSet<(DirId, Box<[u8]>)>>,
+    /// The chunk that long runs of zeros are made of; `None` where there is none such.
+    zero_chunk: OnceLock<Option<(u64, Id)>>,
     problems: Mutex<Vec<Problem>>,
     failure: Mutex<Option<MoverError>>,
     stopping: AtomicBool,
 }
 
 /// A range of a pack and its bytes.
-type Fetched = (Arc<Batch>, Range<Purpose>, Bytes);
+type Fetched = (Arc<Batch>, Range<Purpose>, Result<Bytes, RepositoryError>);
 
-/// Fills one claim's volume and syncs it. Blocks; for a thread outside of the runtime. On an error the target is half filled.
+/// Fills one claim's volume and syncs it. Blocks; for a thread outside of the runtime. On an error the target is half filled, and can be
+/// filled again with [`FillMode::Replace`].
+///
+/// With `skip_damaged`, whatever is whole comes back, and the report lists what is lost: a file that was to be new is not there; one that
+/// was to replace another leaves that untouched, except where it had to be written over in place for want of room: then it is gone, rather
+/// than be half the one and half the other. A folder whose tree is lost is there, with what it held before.
 pub fn fill_claim(tools: &Tools, claim: &FillClaim) -> Result<ClaimReport, MoverError> {
     let started = tools.counters.progress();
     let began = tools.clock.now();
     let volume = |source: VolumeError| MoverError::Volume { claim: claim.name.clone(), source };
-    let target = Target::open(Path::new(&claim.target)).map_err(volume)?;
-    if target.holds_data().map_err(volume)? {
+    let replaces = claim.mode == FillMode::Replace;
+    let path = Path::new(&claim.target);
+    let target = if replaces { Target::open_to_replace(path) } else { Target::open(path) }.map_err(volume)?;
+    if !replaces && target.holds_data().map_err(volume)? {
         return Err(MoverError::TargetHoldsData { claim: claim.name.clone(), target: claim.target.clone() });
     }
     let fill = Fill {
@@ -80,11 +109,20 @@ pub fn fill_claim(tools: &Tools, claim: &FillClaim) -> Result<ClaimReport, Mover
         claim,
         target,
         open: Handles::new(OPEN_FILES),
+        promised: AtomicU64::new(0),
+        staying: Mutex::default(),
+        lost: Mutex::default(),
+        zero_chunk: OnceLock::new(),
         problems: Mutex::default(),
         failure: Mutex::default(),
         stopping: AtomicBool::new(false),
     };
-    let links = fill.run();
+    let chosen = Chosen::new(&claim.paths);
+    chosen.prove(&fill)?;
+    if replaces {
+        sweep::sweep(&fill, &chosen)?;
+    }
+    let links = fill.run(&chosen);
     if let Some(failure) = fill.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(failure);
     }
@@ -92,8 +130,7 @@ pub fn fill_claim(tools: &Tools, claim: &FillClaim) -> Result<ClaimReport, Mover
         return Err(MoverError::Interrupted);
     }
     for link in links {
-        fill.target.make_link((link.to.0, &link.to.1), link.dir, &link.name).map_err(volume)?;
-        add(&tools.counters.files, 1);
+        fill.link(link).map_err(volume)?;
     }
     let root = claim.paths.is_empty().then_some(&claim.root);
     fill.problems(fill.target.finish_dirs(root, tools.threads).map_err(volume)?);
@@ -114,11 +151,14 @@ pub fn fill_claim(tools: &Tools, claim: &FillClaim) -> Result<ClaimReport, Mover
 /// A further name of a file that is there by the time links are made.
 struct Link {
     to: (DirId, Vec<u8>),
-    dir: DirId,
-    name: Vec<u8>,
+    spot: Spot,
 }
 
 impl Fill<'_> {
+    fn replaces(&self) -> bool {
+        self.claim.mode == FillMode::Replace
+    }
+
     fn stopped(&self) -> bool {
         self.stopping.load(Ordering::Relaxed) || self.tools.stop.load(Ordering::Relaxed)
     }
@@ -128,8 +168,8 @@ impl Fill<'_> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.into());
     }
 
-    fn fail_volume(&self, source: VolumeError) {
-        self.fail(MoverError::Volume { claim: self.claim.name.clone(), source });
+    fn volume(&self, source: VolumeError) -> MoverError {
+        MoverError::Volume { claim: self.claim.name.clone(), source }
     }
 
     fn problems(&self, problems: Vec<Problem>) {
@@ -140,14 +180,76 @@ impl Fill<'_> {
 
     /// An entry that cannot be made while the rest can: a device without the right to make devices.
     fn left_out(&self, path: &[u8], error: &VolumeError) {
-        let path = crate::model::path_text::path_text(path);
+        let path = path_text(path);
         self.problems(vec![Problem { path, kind: ProblemKind::Unreadable, reason: error.reason() }]);
     }
 
+    /// Gives a file that is there a further name, unless it has that already.
+    fn link(&self, link: Link) -> Result<(), VolumeError> {
+        let (dir, name) = (link.to.0, &*link.to.1);
+        if self.is_lost(dir, name) {
+            let path = path_text(&self.target.dir(link.spot.dir())?.path_of(link.spot.name()));
+            let reason = format!("another name of `{}`", path_text(&self.target.dir(dir)?.path_of(name)));
+            self.problems(vec![Problem { path, kind: ProblemKind::Lost, reason }]);
+            return Ok(());
+        }
+        let is_linked = match &link.spot {
+            Spot::Free { .. } => false,
+            Spot::Taken(old) => {
+                let is_linked = self.target.is_link(dir, name, old)?;
+                if !is_linked {
+                    self.target.remove_old(old)?;
+                }
+                is_linked
+            }
+        };
+        if !is_linked {
+            self.target.make_link((dir, name), link.spot.dir(), link.spot.name())?;
+        }
+        add(&self.tools.counters.files, 1);
+        Ok(())
+    }
+
+    /// Whether an inode that is right, attributes aside, may stay: not if another name of it stays as another file, or may be one that is
+    /// not to be touched.
+    fn may_stay(&self, stat: &Stat) -> bool {
+        let is_whole = self.claim.paths.is_empty();
+        stat.links == 1 || (is_whole && self.staying.lock().unwrap_or_else(PoisonError::into_inner).insert(stat.inode))
+    }
+
+    /// Bytes of a chunk that the index has.
+    fn plain_length(&self, id: &Id) -> u64 {
+        self.tools.reader.index().find(BlobKind::Data, id).map_or(0, |place| place.plain())
+    }
+
+    fn zero_chunk(&self) -> Option<(u64, Id)> {
+        *self.zero_chunk.get_or_init(|| {
+            let chunker = self.tools.reader.repository().config().chunker().ok()?;
+            let zeros = vec![0; chunker.max()];
+            let length = chunker.find_cut(&zeros, &mut 0).unwrap_or(zeros.len());
+            Some((length as u64, id_of(&zeros[..length])))
+        })
+    }
+
+    /// The id of a chunk of so many zeros.
+    fn zeros(&self, length: u64) -> Id {
+        if let Some((_, id)) = self.zero_chunk().filter(|(usual, _)| *usual == length) {
+            return id;
+        }
+        let mut pieces = Pieces::default();
+        let mut left = length;
+        while left > 0 {
+            let piece = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
+            pieces.add(&ZEROS[..piece]);
+            left -= piece as u64;
+        }
+        pieces.finish()
+    }
+
     /// Makes everything but hard links and the folders' attributes; returns the links.
-    fn run(&self) -> Vec<Link> {
+    fn run(&self, chosen: &Chosen) -> Vec<Link> {
         let (batches, planned) = mpsc::channel::<Arc<Batch>>(1);
-        let (fetched, ready) = mpsc::channel::<Result<Fetched, RepositoryError>>(self.tools.threads);
+        let (fetched, ready) = mpsc::channel::<Fetched>(self.tools.threads);
         let ready = Mutex::new(ready);
         let fetching = self.tools.runtime.spawn(fetch(Arc::clone(&self.tools.reader), planned, fetched, self.tools.requests));
         let links = thread::scope(|scope| {
@@ -155,14 +257,14 @@ impl Fill<'_> {
                 scope.spawn(|| self.work(&ready));
             }
             let alive = Arc::new(Semaphore::new(BATCHES));
-            Planner::new(self, batches, alive).run()
+            Planner::new(self, chosen, batches, alive).run()
         });
         fetching.abort();
         links
     }
 
     /// One worker: decodes what has been fetched and writes it, until there is no more.
-    fn work(&self, ready: &Mutex<mpsc::Receiver<Result<Fetched, RepositoryError>>>) {
+    fn work(&self, ready: &Mutex<mpsc::Receiver<Fetched>>) {
         let mut writer = match Writer::new(self) {
             Ok(writer) => writer,
             Err(error) => return self.fail(error),
@@ -172,8 +274,11 @@ impl Fill<'_> {
             match next {
                 // Even when stopping, what comes is taken, so that nobody waits for room.
                 Some(_) if self.stopped() => {}
-                Some(Ok((batch, range, bytes))) => writer.range(&batch, &range, bytes),
-                Some(Err(error)) => self.fail(error),
+                Some((batch, range, got)) => {
+                    if let Err(error) = writer.range(&batch, &range, got) {
+                        self.fail(error);
+                    }
+                }
                 None => return,
             }
         }
@@ -181,12 +286,7 @@ impl Fill<'_> {
 }
 
 /// Gets the ranges of all batches, several at a time.
-async fn fetch(
-    reader: Arc<Reader>,
-    planned: mpsc::Receiver<Arc<Batch>>,
-    fetched: mpsc::Sender<Result<Fetched, RepositoryError>>,
-    requests: usize,
-) {
+async fn fetch(reader: Arc<Reader>, planned: mpsc::Receiver<Arc<Batch>>, fetched: mpsc::Sender<Fetched>, requests: usize) {
     let batches = futures::stream::unfold(planned, |mut planned| async move {
         let batch = planned.recv().await?;
         Some((batch, planned))
@@ -200,11 +300,12 @@ async fn fetch(
         .map(|(batch, range)| {
             let store = store.clone();
             async move {
-                let bytes = store.get_range(&pack::key(&range.pack), range.start..range.end).await?;
-                if bytes.len() as u64 != range.end - range.start {
-                    return Err(RepositoryError::damaged(format!("pack {}", range.pack), "it ends before its last blob"));
-                }
-                Ok((batch, range, bytes))
+                let got = match store.get_range(&pack::key(&range.pack), range.start..range.end).await {
+                    Ok(bytes) if bytes.len() as u64 == range.end - range.start => Ok(bytes),
+                    Ok(_) => Err(RepositoryError::damaged(format!("pack {}", range.pack), "it ends before its last blob")),
+                    Err(error) => Err(error.into()),
+                };
+                (batch, range, got)
             }
         })
         .buffer_unordered(requests.max(1))

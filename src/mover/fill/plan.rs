@@ -1,26 +1,32 @@
 //! The walk through the point's trees: makes folders and special files, and gathers what is to be read into batches.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::model::entry::{Attrs, Entry, Kind};
 use crate::model::id::Id;
+use crate::model::mover_job::Problem;
 use crate::model::path_text::path_text;
 use crate::mover::counters::add;
 use crate::mover::error::MoverError;
-use crate::mover::fill::{Fill, FirstNames, LargeFile, Link, Purpose};
+use crate::mover::fill::chosen::{Chosen, Scope};
+use crate::mover::fill::compare::{Candidate, compare};
+use crate::mover::fill::write::{LargeFile, Purpose, Spot};
+use crate::mover::fill::{Fill, FirstNames, Link};
 use crate::repository::codec::MAX_BLOB;
 use crate::repository::crypto::OVERHEAD;
 use crate::repository::error::RepositoryError;
 use crate::repository::pack::BlobKind;
 use crate::repository::read_plan::Wanted;
-use crate::volume::{DirId, VolumeError};
+use crate::volume::{DirId, Old, OldName, VolumeError};
 
 /// A batch is full at this many files or chunks: enough for neighbours in a pack to meet, few enough to be little memory.
 const FILES: usize = 4096;
 const CHUNKS: usize = 16_384;
+/// Files that are there are compared when they have so many bytes together, so that what differs is fetched while the next are compared.
+const COMPARED: u64 = 512 << 20;
 /// No folder of any file system is nested deeper; a tree that is must be one that contains itself.
 const MAX_DEPTH: usize = 100_000;
 
@@ -34,8 +40,7 @@ pub struct Batch {
 
 /// A file of one chunk, written in one go.
 pub struct SmallFile {
-    pub dir: DirId,
-    pub name: Box<[u8]>,
+    pub spot: Spot,
     pub attrs: Attrs,
 }
 
@@ -48,47 +53,42 @@ impl Batch {
 
 /// Walks the trees of one claim.
 pub struct Planner<'a> {
-    fill: &'a Fill<'a>,
+    pub(super) fill: &'a Fill<'a>,
+    chosen: &'a Chosen,
     batches: mpsc::Sender<Arc<Batch>>,
     alive: Arc<Semaphore>,
     small: Vec<SmallFile>,
     wanted: Vec<Wanted<Purpose>>,
+    candidates: Vec<Candidate>,
+    /// Chunks and bytes of the candidates.
+    to_compare: (usize, u64),
     first_names: FirstNames,
     links: Vec<Link>,
     large_files: u64,
-    chosen: Chosen,
-}
-
-/// Which paths are wanted.
-struct Chosen {
-    /// Each as its components; empty for all.
-    paths: Vec<Vec<String>>,
-    found: Vec<bool>,
 }
 
 /// A folder that the walk is in.
 struct Level {
     dir: DirId,
     entries: std::vec::IntoIter<Entry>,
-    /// Which of the chosen paths lead on below it; `None` once one of them has been reached: all below is wanted.
-    wanted: Option<Vec<usize>>,
+    scope: Scope,
+    old: Old,
 }
 
 impl<'a> Planner<'a> {
-    pub fn new(fill: &'a Fill<'a>, batches: mpsc::Sender<Arc<Batch>>, alive: Arc<Semaphore>) -> Self {
-        let components = |path: &String| path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
-        let paths: Vec<Vec<String>> = fill.claim.paths.iter().map(components).collect();
-        let found = vec![false; paths.len()];
+    pub fn new(fill: &'a Fill<'a>, chosen: &'a Chosen, batches: mpsc::Sender<Arc<Batch>>, alive: Arc<Semaphore>) -> Self {
         Planner {
             fill,
+            chosen,
             batches,
             alive,
             small: Vec::new(),
             wanted: Vec::new(),
+            candidates: Vec::new(),
+            to_compare: (0, 0),
             first_names: FirstNames::new(),
             links: Vec::new(),
             large_files: 0,
-            chosen: Chosen { paths, found },
         }
     }
 
@@ -104,11 +104,11 @@ impl<'a> Planner<'a> {
     }
 
     fn walk(&mut self) -> Result<(), MoverError> {
-        let all = self.chosen.paths.is_empty() || self.chosen.paths.iter().any(Vec::is_empty);
-        let wanted = (!all).then(|| (0..self.chosen.paths.len()).collect());
-        let mut levels = vec![self.level(DirId::ROOT, &self.fill.claim.tree, wanted)?];
+        let fill = self.fill;
+        let old = if fill.replaces() { fill.target.old_root().map_err(|e| fill.volume(e))? } else { Old::default() };
+        let mut levels = vec![self.level(DirId::ROOT, &fill.claim.tree, self.chosen.scope(), old)?];
         while let Some(level) = levels.last_mut() {
-            if self.fill.stopped() {
+            if fill.stopped() {
                 return Ok(());
             }
             let Some(entry) = level.entries.next() else {
@@ -116,138 +116,194 @@ impl<'a> Planner<'a> {
                 continue;
             };
             let dir = level.dir;
+            let old = level.old.take(&entry.name);
             let depth = levels.len();
-            let Some(below) = self.chosen.below(levels.last().and_then(|level| level.wanted.as_deref()), depth - 1, &entry.name) else {
+            let Some(scope) = levels.last().and_then(|level| self.chosen.below(&level.scope, depth - 1, &entry.name)) else {
                 continue;
             };
-            let reached = below.is_none();
             match &entry.kind {
                 Kind::Dir { subtree } => {
                     if depth > MAX_DEPTH {
                         return Err(RepositoryError::damaged("the point's tree", "its folders are nested without end").into());
                     }
-                    let id = self.fill.target.make_dir(dir, &entry.name, &entry.attrs).map_err(|e| self.volume(e))?;
-                    add(&self.fill.tools.counters.dirs, 1);
+                    let (id, old) = self.folder(dir, &entry, old, &scope).map_err(|e| fill.volume(e))?;
+                    add(&fill.tools.counters.dirs, 1);
                     // A folder without a subtree was written by a foreign tool that could not read it.
                     if let Some(tree) = subtree {
-                        let level = self.level(id, tree, below)?;
+                        let level = self.level(id, tree, scope, old)?;
                         levels.push(level);
                     }
                 }
-                _ if !reached => {}
-                Kind::File { .. } => self.file(dir, entry)?,
-                _ => self.special(dir, &entry)?,
+                _ if scope.is_some() => {} // a path leads on below what is no folder
+                Kind::File { .. } => self.file(dir, entry, old)?,
+                _ => self.special(dir, entry, old)?,
             }
         }
-        if let Some(missing) = self.chosen.found.iter().position(|found| !found).filter(|_| !all) {
-            let path = self.fill.claim.paths[missing].clone();
-            return Err(MoverError::NoSuchPath { claim: self.fill.claim.name.clone(), path });
-        }
+        self.compare()?;
         self.send()
     }
 
-    fn level(&self, dir: DirId, tree: &Id, wanted: Option<Vec<usize>>) -> Result<Level, MoverError> {
-        let entries = self.fill.tools.runtime.block_on(self.fill.tools.reader.tree(tree))?;
-        Ok(Level { dir, entries: entries.into_iter(), wanted })
-    }
-
-    fn volume(&self, source: VolumeError) -> MoverError {
-        MoverError::Volume { claim: self.fill.claim.name.clone(), source }
-    }
-
-    fn special(&mut self, dir: DirId, entry: &Entry) -> Result<(), MoverError> {
-        if self.is_further_name(dir, entry) {
-            return Ok(());
+    /// A folder on the way to what is wanted that was there keeps its attributes.
+    fn folder(&self, dir: DirId, entry: &Entry, old: Option<OldName>, scope: &Scope) -> Result<(DirId, Old), VolumeError> {
+        match old {
+            Some(old) => self.fill.target.adopt_dir(&old, scope.is_none().then_some(&entry.attrs)),
+            None => Ok((self.fill.target.make_dir(dir, &entry.name, &entry.attrs)?, Old::default())),
         }
-        match self.fill.target.make_special(dir, &entry.name, &entry.kind, &entry.attrs) {
+    }
+
+    fn level(&self, dir: DirId, tree: &Id, scope: Scope, old: Old) -> Result<Level, MoverError> {
+        let entries = match self.fill.tools.runtime.block_on(self.fill.tools.reader.tree(tree)) {
+            Ok(entries) => entries,
+            Err(error) => {
+                let reason = self.fill.passed_over(error)?;
+                self.fill.lose_folder(dir, &reason).map_err(|e| self.fill.volume(e))?;
+                Vec::new()
+            }
+        };
+        Ok(Level { dir, entries: entries.into_iter(), scope, old })
+    }
+
+    fn special(&mut self, dir: DirId, entry: Entry, old: Option<OldName>) -> Result<(), MoverError> {
+        let Some(old) = self.unless_further_name(dir, &entry, old) else { return Ok(()) };
+        let fill = self.fill;
+        let kept = match &old {
+            Some(old) => self.keep_special(&entry, old).map_err(|e| fill.volume(e))?,
+            None => None,
+        };
+        match kept.map_or_else(|| fill.target.make_special(dir, &entry.name, &entry.kind, &entry.attrs), Ok) {
             Ok(problems) => {
-                self.fill.problems(problems);
-                add(&self.fill.tools.counters.files, 1);
+                fill.problems(problems);
+                add(&fill.tools.counters.files, 1);
                 Ok(())
             }
             Err(error) if error.is_denied() => {
                 // Its further names have nothing to be linked to, and are tried, and left out, one by one.
                 self.first_names.remove(&(entry.attrs.device, entry.attrs.inode));
-                let folder = self.fill.target.dir(dir).map_err(|e| self.volume(e))?;
-                self.fill.left_out(&folder.path_of(&entry.name), &error);
+                let folder = fill.target.dir(dir).map_err(|e| fill.volume(e))?;
+                fill.left_out(&folder.path_of(&entry.name), &error);
                 Ok(())
             }
-            Err(error) => Err(self.volume(error)),
+            Err(error) => Err(fill.volume(error)),
         }
     }
 
-    /// Whether the entry is a hard link to one that was there before: then it is made at the end.
-    fn is_further_name(&mut self, dir: DirId, entry: &Entry) -> bool {
+    /// Keeps what is there if it is the same, else takes it away.
+    fn keep_special(&self, entry: &Entry, old: &OldName) -> Result<Option<Vec<Problem>>, VolumeError> {
+        let target = &self.fill.target;
+        let stat = target.stat_old(old)?;
+        if target.is_special(old, &stat, &entry.kind)? && self.fill.may_stay(&stat) {
+            return target.finish_special(old, &entry.kind, &entry.attrs).map(Some);
+        }
+        target.remove_old(old).map(|()| None)
+    }
+
+    /// `None` if the entry is a further name of one that was there before: then it is linked to that at the end.
+    #[allow(clippy::option_option, reason = "a name that is to be filled now may have stood there or not")]
+    fn unless_further_name(&mut self, dir: DirId, entry: &Entry, old: Option<OldName>) -> Option<Option<OldName>> {
         if entry.attrs.links <= 1 {
-            return false;
+            return Some(old);
         }
         let inode = (entry.attrs.device, entry.attrs.inode);
-        match self.first_names.get(&inode) {
-            Some(first) => {
-                self.links.push(Link { to: first.clone(), dir, name: entry.name.clone() });
-                true
-            }
-            None => {
-                self.first_names.insert(inode, (dir, entry.name.clone()));
-                false
-            }
-        }
+        let Some(first) = self.first_names.get(&inode) else {
+            self.first_names.insert(inode, (dir, entry.name.clone()));
+            return Some(old);
+        };
+        let spot = old.map_or_else(|| Spot::Free { dir, name: entry.name.as_slice().into() }, Spot::Taken);
+        self.links.push(Link { to: first.clone(), spot });
+        None
     }
 
-    fn file(&mut self, dir: DirId, entry: Entry) -> Result<(), MoverError> {
-        if self.is_further_name(dir, &entry) {
-            return Ok(());
-        }
+    fn file(&mut self, dir: DirId, entry: Entry, old: Option<OldName>) -> Result<(), MoverError> {
+        let Some(old) = self.unless_further_name(dir, &entry, old) else { return Ok(()) };
         let Entry { name, attrs, kind } = entry;
         let Kind::File { content } = kind else { return Ok(()) };
+        if let Err(error) = self.prove_size(&name, attrs.size, &content) {
+            let reason = self.fill.passed_over(error)?;
+            return self.fill.lose_file(dir, &name, &attrs, reason).map_err(|e| self.fill.volume(e));
+        }
+        let Some(old) = old else { return self.make(dir, name.into(), attrs, content) };
+        self.to_compare.0 += content.len();
+        self.to_compare.1 = self.to_compare.1.saturating_add(attrs.size);
+        self.candidates.push(Candidate { old, attrs, content });
+        if self.candidates.len() >= FILES || self.to_compare.0 >= CHUNKS || self.to_compare.1 >= COMPARED {
+            self.compare()?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the index has all chunks and that they are as long together as the file is said to be.
+    fn prove_size(&self, name: &[u8], size: u64, content: &[Id]) -> Result<(), RepositoryError> {
         let index = self.fill.tools.reader.index();
-        let find = |id: &Id| {
+        let mut found = 0u64;
+        for id in content {
             let place = index.find(BlobKind::Data, id).ok_or(RepositoryError::Missing { kind: BlobKind::Data.name(), id: *id })?;
             if place.length as usize > MAX_BLOB + OVERHEAD {
                 return Err(RepositoryError::damaged(format!("blob {id}"), format_args!("the index claims {} bytes for it", place.length)));
             }
-            Ok(place)
-        };
-        if let [id] = content[..] {
-            let place = find(&id)?;
-            if place.plain() != attrs.size {
-                return Err(size_lie(&name, attrs.size, place.plain()).into());
-            }
-            self.wanted.push(Wanted { id, place, purpose: Purpose::Small(self.small.len()) });
-            self.small.push(SmallFile { dir, name: name.into(), attrs });
-        } else if content.is_empty() {
-            if attrs.size != 0 {
-                return Err(size_lie(&name, attrs.size, 0).into());
-            }
-            let problems = self.fill.target.write_file(dir, &name, &attrs, std::iter::empty::<&[u8]>()).map_err(|e| self.volume(e))?;
-            self.fill.problems(problems);
-            add(&self.fill.tools.counters.files, 1);
-        } else {
-            let mut at = 0u64;
-            let mut places = Vec::with_capacity(content.len());
-            for id in content {
-                let place = find(&id)?;
-                places.push((id, place, at));
-                at = at.saturating_add(place.plain());
-            }
-            if at != attrs.size {
-                return Err(size_lie(&name, attrs.size, at).into());
-            }
-            self.fill.target.create_file(dir, &name, attrs.size).map_err(|e| self.volume(e))?;
-            self.large_files += 1;
-            let remaining = AtomicUsize::new(places.len());
-            let file = Arc::new(LargeFile { number: self.large_files, dir, name: name.into(), attrs, remaining });
-            for (id, place, at) in places {
-                self.wanted.push(Wanted { id, place, purpose: Purpose::Large(Arc::clone(&file), at) });
-                if self.wanted.len() >= CHUNKS {
-                    self.send()?;
-                }
-            }
+            found = found.saturating_add(place.plain());
         }
-        if self.small.len() >= FILES || self.wanted.len() >= CHUNKS {
-            self.send()?;
+        if found == size {
+            return Ok(());
+        }
+        let reason = format!("it is said to have {size} bytes and has chunks of {found}");
+        Err(RepositoryError::damaged(format!("file `{}`", path_text(name)), reason))
+    }
+
+    /// Compares what is there and brings what differs on its way.
+    fn compare(&mut self) -> Result<(), MoverError> {
+        self.to_compare = (0, 0);
+        for differing in compare(self.fill, std::mem::take(&mut self.candidates)) {
+            self.change(differing)?;
         }
         Ok(())
+    }
+
+    /// A file under a name that is free.
+    pub(super) fn make(&mut self, dir: DirId, name: Box<[u8]>, attrs: Attrs, content: Vec<Id>) -> Result<(), MoverError> {
+        let fill = self.fill;
+        match content[..] {
+            [] => {
+                let problems = fill.target.write_file(dir, &name, &attrs, std::iter::empty::<&[u8]>()).map_err(|e| fill.volume(e))?;
+                fill.problems(problems);
+                add(&fill.tools.counters.files, 1);
+                Ok(())
+            }
+            [id] => self.small(id, SmallFile { spot: Spot::Free { dir, name }, attrs }),
+            _ => {
+                let open = fill.target.create_file(dir, &name, attrs.size).map_err(|e| fill.volume(e))?;
+                let number = self.next_large();
+                fill.open.insert(number, Arc::new(open));
+                let remaining = AtomicUsize::new(content.len());
+                let (spot, lost) = (Spot::Free { dir, name }, AtomicBool::new(false));
+                let file = Arc::new(LargeFile { number, spot, beside: None, attrs, remaining, lost });
+                let mut at = 0;
+                for id in content {
+                    self.push(id, Purpose::Large(Arc::clone(&file), at))?;
+                    at += fill.plain_length(&id);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A file whose one chunk is to be fetched.
+    pub(super) fn small(&mut self, id: Id, file: SmallFile) -> Result<(), MoverError> {
+        self.small.push(file);
+        self.push(id, Purpose::Small(self.small.len() - 1))
+    }
+
+    pub(super) fn next_large(&mut self) -> u64 {
+        self.large_files += 1;
+        self.large_files
+    }
+
+    /// Wants a chunk, which the index has; sends the batch if it is full.
+    pub(super) fn push(&mut self, id: Id, purpose: Purpose) -> Result<(), MoverError> {
+        let missing = RepositoryError::Missing { kind: BlobKind::Data.name(), id };
+        let place = self.fill.tools.reader.index().find(BlobKind::Data, &id).ok_or(missing)?;
+        self.fill.promised.fetch_add(place.plain(), Ordering::Relaxed);
+        self.wanted.push(Wanted { id, place, purpose });
+        if self.small.len() >= FILES || self.wanted.len() >= CHUNKS { self.send() } else { Ok(()) }
     }
 
     /// Sends what has been gathered; waits while enough batches are under way.
@@ -259,32 +315,5 @@ impl<'a> Planner<'a> {
         let alive = runtime.block_on(Arc::clone(&self.alive).acquire_owned()).map_err(|_| RepositoryError::Stopped)?;
         let batch = Batch { small: std::mem::take(&mut self.small), wanted: Mutex::new(std::mem::take(&mut self.wanted)), _alive: alive };
         runtime.block_on(self.batches.send(Arc::new(batch))).map_err(|_| RepositoryError::Stopped.into())
-    }
-}
-
-fn size_lie(name: &[u8], size: u64, chunks: u64) -> RepositoryError {
-    RepositoryError::damaged(format!("file `{}`", path_text(name)), format!("it is said to have {size} bytes and has chunks of {chunks}"))
-}
-
-impl Chosen {
-    /// What is wanted below `name` in a folder `depth` levels below the root, of whose paths `wanted` are left: nothing (`None`), all
-    /// (`Some(None)`), or some paths.
-    fn below(&mut self, wanted: Option<&[usize]>, depth: usize, name: &[u8]) -> Option<Option<Vec<usize>>> {
-        let Some(wanted) = wanted else { return Some(None) };
-        let text = path_text(name);
-        let fits = |part: &String| part.as_bytes() == name || *part == text;
-        let on: Vec<usize> = wanted.iter().copied().filter(|path| self.paths[*path].get(depth).is_some_and(fits)).collect();
-        let mut reached = false;
-        for path in &on {
-            if self.paths[*path].len() == depth + 1 {
-                self.found[*path] = true;
-                reached = true;
-            }
-        }
-        match (on.is_empty(), reached) {
-            (true, _) => None,
-            (false, true) => Some(None),
-            (false, false) => Some(Some(on)),
-        }
     }
 }

@@ -18,6 +18,21 @@ pub fn id_of(bytes: &[u8]) -> Id {
     Id(Sha256::digest(bytes).into())
 }
 
+/// The hash of bytes that come in pieces of any length.
+#[derive(Clone, Debug, Default)]
+pub struct Pieces(Sha256);
+
+impl Pieces {
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The same as [`id_of`] all pieces in a row.
+    pub fn finish(self) -> Id {
+        Id(self.0.finalize().into())
+    }
+}
+
 /// A message whose hash grows piece by piece, whole blocks at a time.
 #[derive(Clone, Debug)]
 pub struct Message {
@@ -103,6 +118,9 @@ mod tests {
             prop_assert!(beside.taken() <= a.len().min(b.len()));
             prop_assert_eq!(id_beside(&c, &mut beside, &b), id_of(&c));
             prop_assert_eq!(beside.finish(&b), id_of(&b));
+            let mut pieces = Pieces::default();
+            b.chunks(100).for_each(|piece| pieces.add(piece));
+            prop_assert_eq!(pieces.finish(), id_of(&b));
         }
     }
 
