@@ -1,18 +1,15 @@
 //! `keepset check`: is everything there, and as it was stored?
 
 use crate::cli::exit::ExitCode;
+use crate::cli::losses;
 use crate::cli::output::{Output, Tone};
 use crate::cli::progress::Shown;
 use crate::cli::stop::{Stop, unless_stopped};
 use crate::cli::wire::Wire;
 use crate::cli::words;
 use crate::config::{Percent, Span};
-use crate::model::id::Id;
-use crate::repository::check::{CheckOptions, CheckReport, Severity, check};
+use crate::repository::check::{CheckOptions, CheckReport, check};
 use crate::repository::lock::{Lock, Mode};
-
-/// Findings beyond this many are only counted; `--json` has them all.
-const MOST_FINDINGS: usize = 50;
 
 /// Check that the repository is whole, and name what is not and the points it touches
 ///
@@ -34,23 +31,9 @@ pub struct CheckArgs {
     wait_lock: Option<Span>,
 }
 
-/// Checks under a shared lock, so that no prune removes what is being looked at.
+/// Checks, and tells what is damaged and which points that touches.
 pub async fn run(args: &CheckArgs, wire: &Wire, stop: Stop) -> anyhow::Result<ExitCode> {
-    let repository = wire.repository().await?;
-    let shown = Shown::new(wire.output);
-    let options = wire.lock_options(wire.wait_lock(args.wait_lock));
-    let lock = unless_stopped(stop.clone(), async { Ok(Lock::acquire(&repository, Mode::Reading, &options, &shown).await?) }).await?;
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    // The day chooses which share is read, so that a daily check of 5 % has seen most of the packs in a month.
-    let seed = u64::try_from(wire.clock.now().timestamp() / 86_400).unwrap_or(0);
-    let options = CheckOptions { read_data: args.read_data.map(|percent| percent.0), seed, workers };
-    let report = unless_stopped(stop, async { Ok(check(&repository, &options, &shown).await?) }).await;
-    shown.clear();
-    let released = lock.release().await;
-    let report = report?;
-    if let Err(error) = released {
-        wire.output.warn(&format!("the lock could not be removed: {error}; `keepset unlock` does it"));
-    }
+    let report = checked(args.read_data, args.wait_lock, wire, stop).await?;
     if wire.output.is_json() {
         wire.output.json(&report)?;
     } else {
@@ -59,18 +42,30 @@ pub async fn run(args: &CheckArgs, wire: &Wire, stop: Stop) -> anyhow::Result<Ex
     Ok(if report.is_sound() { ExitCode::Done } else { ExitCode::Failed })
 }
 
-fn text(report: &CheckReport, output: Output) -> anyhow::Result<()> {
-    for finding in report.findings.iter().take(MOST_FINDINGS) {
-        let severity = match finding.severity {
-            Severity::Damage => output.tone(Tone::Bad, "damaged:"),
-            Severity::Note => output.tone(Tone::Faint, "note:"),
-        };
-        let points: Vec<String> = finding.points.iter().map(Id::short).collect();
-        let touches = if points.is_empty() { String::new() } else { format!("; touches {}", points.join(", ")) };
-        output.line(&format!("{severity} {}: {}{touches}", finding.object, finding.what))?;
+/// Checks under a shared lock, so that no prune removes what is being looked at.
+pub async fn checked(read_data: Option<Percent>, wait_lock: Option<Span>, wire: &Wire, stop: Stop) -> anyhow::Result<CheckReport> {
+    let repository = wire.repository().await?;
+    let shown = Shown::new(wire.output);
+    let options = wire.lock_options(wire.wait_lock(wait_lock));
+    let lock = unless_stopped(stop.clone(), async { Ok(Lock::acquire(&repository, Mode::Reading, &options, &shown).await?) }).await?;
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    // The day chooses which share is read, so that a daily check of 5 % has seen most of the packs in a month.
+    let seed = u64::try_from(wire.clock.now().timestamp() / 86_400).unwrap_or(0);
+    let options = CheckOptions { read_data: read_data.map(|percent| percent.0), seed, workers };
+    let report = unless_stopped(stop, async { Ok(check(&repository, &options, &shown).await?) }).await;
+    shown.clear();
+    let released = lock.release().await;
+    let report = report?;
+    if let Err(error) = released {
+        wire.output.warn(&format!("the lock could not be removed: {error}; `keepset unlock` does it"));
     }
-    if report.findings.len() > MOST_FINDINGS {
-        output.line(&format!("and {} more: --json has them all", report.findings.len() - MOST_FINDINGS))?;
+    Ok(report)
+}
+
+fn text(report: &CheckReport, output: Output) -> anyhow::Result<()> {
+    losses::findings(report, output)?;
+    if !report.is_sound() {
+        losses::points(report.points.iter(), false, output)?;
     }
     let read = match report.packs_read {
         0 => "no pack's bytes read (--read-data does)".to_owned(),
@@ -83,7 +78,10 @@ fn text(report: &CheckReport, output: Output) -> anyhow::Result<()> {
         words::count(report.blobs, "blob", "blobs"),
         words::count(report.packs, "pack", "packs"),
     ))?;
-    let verdict =
-        if report.is_sound() { output.tone(Tone::Good, "nothing is damaged") } else { output.tone(Tone::Bad, "something is damaged") };
-    Ok(output.line(&verdict)?)
+    if report.is_sound() {
+        return Ok(output.line(&output.tone(Tone::Good, "nothing is damaged"))?);
+    }
+    output.line(&output.tone(Tone::Bad, "something is damaged"))?;
+    output.note("`keepset repair points` tells what can be done");
+    Ok(())
 }

@@ -13,6 +13,7 @@ mod exit;
 mod forget;
 mod init;
 mod list;
+mod losses;
 mod ls;
 mod mover;
 mod output;

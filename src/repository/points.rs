@@ -85,7 +85,8 @@ pub fn path(set: &SetName) -> String {
     format!("/{}/{}", set.namespace, set.name)
 }
 
-fn set_of(snapshot: &Snapshot) -> Option<SetName> {
+/// The set that a snapshot's path names.
+pub(super) fn set_of(snapshot: &Snapshot) -> Option<SetName> {
     let [path] = snapshot.paths.as_slice() else { return None };
     path.strip_prefix('/')?.parse().ok()
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 pub mod compare;
+pub mod crafted;
 pub mod ground;
 pub mod house;
 pub mod keepset;

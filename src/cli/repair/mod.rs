@@ -1,6 +1,7 @@
 //! `keepset repair`: what can be mended in a damaged repository. One file for each thing that is mended.
 
 mod index;
+mod points;
 
 use clap::Subcommand;
 
@@ -13,6 +14,7 @@ use crate::cli::wire::Wire;
 /// Examples:
 ///   keepset repair index --dry-run
 ///   keepset repair index
+///   keepset repair points
 ///
 /// `keepset check` tells what is damaged.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,10 +27,12 @@ pub struct RepairArgs {
 #[derive(Clone, Debug, Subcommand)]
 enum What {
     Index(index::IndexArgs),
+    Points(points::PointsArgs),
 }
 
 pub async fn run(args: &RepairArgs, wire: &Wire, stop: Stop) -> anyhow::Result<ExitCode> {
     match &args.what {
         What::Index(args) => index::run(args, wire, stop).await,
+        What::Points(args) => points::run(args, wire, stop).await,
     }
 }

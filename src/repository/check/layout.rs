@@ -28,6 +28,8 @@ pub(super) struct Facts {
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     packs: BTreeMap<Id, Option<Facts>>,
+    /// Packs of which the index says what cannot be, or two things.
+    lies: HashMap<Id, Marks>,
 }
 
 /// Places whose blobs are not to be had.
@@ -37,9 +39,21 @@ pub(super) struct Bad {
     packs: HashMap<Id, (Marks, u64)>,
     /// By pack and offset.
     blobs: HashMap<(Id, u32), Marks>,
+    /// Packs that have another size than they should, with that size.
+    cut: Vec<(Id, u64)>,
 }
 
 impl Bad {
+    /// Packs that have another size than they should, with that size: what of them is good can only be told by reading.
+    pub(super) fn take_cut(&mut self) -> Vec<(Id, u64)> {
+        std::mem::take(&mut self.cut)
+    }
+
+    /// The finding about a pack as a whole.
+    pub(super) fn pack(&self, id: &Id) -> Marks {
+        self.packs.get(id).map_or(0, |(marks, _)| *marks)
+    }
+
     pub(super) fn blob(&mut self, pack: Id, offset: u32, marks: Marks) {
         *self.blobs.entry((pack, offset)).or_default() |= marks;
     }
@@ -69,8 +83,14 @@ impl Layout {
     pub(super) fn see(&mut self, object: &Id, packs: &[(Id, Vec<PackEntry>)], findings: &mut Findings) {
         for (id, entries) in packs {
             let key = pack::key(id);
-            let facts =
-                facts(entries).map_err(|reason| findings.damage(&key, format!("index/{object} describes it wrongly: {reason}"))).ok();
+            let mut lie = |findings: &mut Findings, what: String| *self.lies.entry(*id).or_default() |= findings.damage(&key, what);
+            let facts = match facts(entries) {
+                Ok(facts) => Some(facts),
+                Err(reason) => {
+                    lie(findings, format!("index/{object} describes it wrongly: {reason}"));
+                    None
+                }
+            };
             if facts.is_some() && entries.iter().any(|entry| entry.kind != entries[0].kind) {
                 findings.note(&key, "it holds chunks and trees, as repositories of version 1 had them");
             }
@@ -80,15 +100,15 @@ impl Layout {
                 }
                 Some(known) if *known == facts => findings.note(&key, format!("index/{object} and another index object describe it")),
                 Some(_) => {
-                    findings.damage(&key, format!("index/{object} and another index object describe it differently"));
+                    lie(findings, format!("index/{object} and another index object describe it differently"));
                     self.packs.insert(*id, None);
                 }
             }
         }
     }
 
-    /// Compares with what the store lists below `data/`.
-    pub(super) fn compare(&self, listed: &[Object], findings: &mut Findings) -> Bad {
+    /// Compares with what the store lists below `data/`. `all_read` says that every index object could be read.
+    pub(super) fn compare(&self, listed: &[Object], all_read: bool, findings: &mut Findings) -> Bad {
         let mut sizes = HashMap::with_capacity(listed.len());
         for object in listed {
             match pack::id_of_key(&object.key).filter(|id| pack::key(id) == object.key) {
@@ -99,18 +119,29 @@ impl Layout {
             }
         }
         let mut bad = Bad::default();
+        // What is not known to be where it is said to be counts as lost.
+        bad.packs.extend(self.lies.iter().map(|(id, marks)| (*id, (*marks, 0))));
         for (id, facts) in &self.packs {
             let key = pack::key(id);
             let (what, usable) = match (sizes.get(id), facts) {
                 (None, _) => ("it is gone".to_owned(), 0),
                 (Some(0), _) => ("it is empty".to_owned(), 0),
-                (Some(size), Some(facts)) if *size != facts.size => (format!("it has {size} bytes instead of {}", facts.size), *size),
+                (Some(size), Some(facts)) if *size != facts.size => {
+                    bad.cut.push((*id, *size));
+                    (format!("it has {size} bytes instead of {}", facts.size), *size)
+                }
                 _ => continue,
             };
-            bad.packs.insert(*id, (findings.damage(key, what), usable));
+            let lost = bad.packs.entry(*id).or_insert((0, usable));
+            *lost = (lost.0 | findings.damage(key, what), lost.1.min(usable));
         }
         for id in sizes.keys().filter(|id| !self.packs.contains_key(id)) {
-            findings.note(pack::key(id), "it is in no index: left by an interrupted backup, or of one that runs now");
+            let what = if all_read {
+                "it is in no index: left by an interrupted backup or a prune, or of a backup that runs now"
+            } else {
+                "it is in no index that can be read: `keepset repair index` looks into it"
+            };
+            findings.note(pack::key(id), what);
         }
         bad
     }

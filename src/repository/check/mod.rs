@@ -2,15 +2,17 @@
 //!
 //! The structure is always checked: every pack that the index names is listed with exactly the size that follows from its blobs; every
 //! snapshot and every tree decodes; every chunk and subtree that they name is in the index; every point that passes for a whole one holds
-//! what its manifest says. Reading data on top proves packs byte by byte. Memory: the index, some 100 bytes a tree and a pack, and one window of a pack for each worker.
+//! what its manifest says. Reading data on top proves packs byte by byte. What is wrong is followed to the points that need it, and there to
+//! claims and paths. Memory: the index, some 150 bytes a tree and 100 a pack, and one window of a pack for each worker.
 
 mod layout;
+mod losses;
 mod packs;
 mod promises;
 mod report;
 mod trees;
 
-pub use report::{CheckReport, Finding, Severity};
+pub use report::{CheckReport, ClaimState, Finding, Lost, PointState, Severity};
 
 use std::sync::Arc;
 
@@ -20,12 +22,13 @@ use crate::model::id::Id;
 use crate::monitor::{Event, Monitor};
 use crate::repository::Repository;
 use crate::repository::check::layout::Layout;
-use crate::repository::check::report::Findings;
+use crate::repository::check::report::{Findings, Marks};
 use crate::repository::check::trees::Forest;
 use crate::repository::error::RepositoryError;
 use crate::repository::index;
 use crate::repository::index::Index;
 use crate::repository::key;
+use crate::repository::lock;
 use crate::repository::snapshot;
 use crate::repository::snapshot::Snapshot;
 use crate::store::{ErrorKind, StoreError};
@@ -51,19 +54,23 @@ pub async fn check(repository: &Repository, options: &CheckOptions, monitor: &dy
     let mut report = CheckReport::default();
     let workers = options.workers.max(1);
     check_keys(repository, &mut findings).await?;
+    check_locks(repository, &mut findings).await?;
+    check_side_objects(repository, &mut findings).await?;
 
     // Snapshots before the index, the index before the packs: whatever is named is then older than the list it must be in.
     monitor.event(Event::Step("checking snapshots".into()));
-    let snapshots = check_snapshots(repository, &mut findings, &mut report).await?;
+    let (mut snapshots, spoilt) = check_snapshots(repository, &mut findings, &mut report).await?;
+    snapshots.sort_by_cached_key(|(id, snapshot)| (chrono::DateTime::parse_from_rfc3339(&snapshot.time).ok(), *id));
     monitor.event(Event::Step("loading the index".into()));
     let mut layout = Layout::default();
+    let mut unread: Marks = 0;
     let index = Index::load_with(repository, |id, packs| match packs {
         Ok(packs) => {
             layout.see(&id, packs, &mut findings);
             Ok(())
         }
         Err(error) => {
-            findings.damage(format!("{}/{id}", index::FOLDER), reason(error)?);
+            unread |= findings.damage(format!("{}/{id}", index::FOLDER), reason(error)?);
             Ok(())
         }
     });
@@ -73,8 +80,9 @@ pub async fn check(repository: &Repository, options: &CheckOptions, monitor: &dy
 
     monitor.event(Event::Step(format!("comparing {} packs with the index", report.packs)));
     let listed = repository.store().list("data").await?;
-    let mut bad = layout.compare(&listed, &mut findings);
+    let mut bad = layout.compare(&listed, unread == 0, &mut findings);
     drop(listed);
+    packs::read_cut(repository, &index, workers, &mut bad).await?;
     if let Some(percent) = options.read_data {
         let chosen = packs::choose(layout.sound(&bad).collect(), percent, options.seed);
         monitor.event(Event::Step(format!("reading {} of {} packs", chosen.len(), report.packs)));
@@ -82,13 +90,14 @@ pub async fn check(repository: &Repository, options: &CheckOptions, monitor: &dy
     }
 
     monitor.event(Event::Step(format!("following the trees of {} snapshots", snapshots.len())));
-    let mut forest = Forest::read(repository, &index, &Arc::new(bad), workers, &mut findings).await?;
+    let bad = Arc::new(bad);
+    let mut forest = Forest::read(repository, &index, &bad, workers, &mut findings).await?;
     report.trees = forest.len() as u64;
     let roots: Vec<(Id, Id)> = snapshots.iter().filter_map(|(id, snapshot)| Some((*id, snapshot.tree?))).collect();
-    forest.judge(&index, &roots, &mut findings);
-    drop(forest);
-    promises::check(repository, &index, snapshots, &mut findings).await?;
-    report.findings = findings.finish();
+    report.missing_blobs = forest.judge(&index, &roots, unread, &mut findings);
+    report.points = spoilt;
+    report.points.extend(promises::check(repository, (&index, &bad, &forest), snapshots, &mut findings).await?);
+    (report.findings, report.unlisted) = findings.finish(report.points.iter().map(|point| point.id));
     Ok(report)
 }
 
@@ -101,15 +110,38 @@ async fn check_keys(repository: &Repository, findings: &mut Findings) -> Result<
     Ok(())
 }
 
-/// Every snapshot that has a tree.
+/// A lock that cannot be read keeps everybody out, since it could be anybody's.
+async fn check_locks(repository: &Repository, findings: &mut Findings) -> Result<(), RepositoryError> {
+    for lock in lock::locks(repository).await?.iter().filter(|lock| lock.record.is_none()) {
+        findings.damage(&lock.key, "it cannot be read, and so counts as somebody's who wants to be alone: `keepset unlock` removes it");
+    }
+    Ok(())
+}
+
+/// Reports of runs, and what a prune notes. No point depends on them.
+async fn check_side_objects(repository: &Repository, findings: &mut Findings) -> Result<(), RepositoryError> {
+    let mut objects = repository.store().list("x-keepset/runs").await?;
+    objects.extend(repository.store().list("x-keepset/prune").await?);
+    for object in objects {
+        match repository.get_side(&object.key).await {
+            Err(RepositoryError::Store(error)) if error.kind == ErrorKind::NotFound => {}
+            Err(error) => findings.note(&object.key, format!("{}; no point depends on it", reason(error)?)),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Every snapshot that has a tree, and what can be said of those that have none.
 async fn check_snapshots(
     repository: &Repository,
     findings: &mut Findings,
     report: &mut CheckReport,
-) -> Result<Vec<(Id, Snapshot)>, RepositoryError> {
+) -> Result<(Vec<(Id, Snapshot)>, Vec<PointState>), RepositoryError> {
     let ids = repository.ids(snapshot::FOLDER).await?;
     report.snapshots = ids.len() as u64;
-    let mut snapshots = Vec::with_capacity(ids.len());
+    let mut snapshots = Vec::new();
+    let mut spoilt = Vec::new();
     let mut loaded = futures::stream::iter(ids).map(|id| async move { (id, snapshot::load(repository, &id).await) }).buffered(IN_FLIGHT);
     while let Some((id, snapshot)) = loaded.next().await {
         let what = match snapshot {
@@ -120,10 +152,12 @@ async fn check_snapshots(
             Ok(_) => "it names no tree".to_owned(),
             Err(error) => reason(error)?,
         };
-        let marks = findings.damage(format!("{}/{id}", snapshot::FOLDER), what);
+        let marks = findings.damage(format!("{}/{id}", snapshot::FOLDER), what.clone());
         findings.touch(id, marks);
+        let lost = Lost { folders: 1, paths: vec!["/".to_owned()], ..Lost::default() };
+        spoilt.push(PointState { id, set: None, time: String::new(), whole: false, lost, claims: Vec::new(), reason: Some(what) });
     }
-    Ok(snapshots)
+    Ok((snapshots, spoilt))
 }
 
 /// What is wrong with an object that could not be had, or the error again where it says nothing about that object.

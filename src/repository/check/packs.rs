@@ -71,6 +71,39 @@ pub(super) async fn read(
     Ok(())
 }
 
+/// Reads packs that have another size than they should, and puts what they lack into `bad`: their beginning may be good, or nothing.
+pub(super) async fn read_cut(repository: &Repository, index: &Arc<Index>, workers: usize, bad: &mut Bad) -> Result<(), RepositoryError> {
+    let read = |(id, size)| read_blobs(repository.clone(), Arc::clone(index), id, size);
+    let mut results = futures::stream::iter(bad.take_cut()).map(read).buffer_unordered(workers + 1);
+    while let Some((id, lost)) = results.try_next().await? {
+        let marks = bad.pack(&id);
+        for offset in lost {
+            bad.blob(id, offset, marks);
+        }
+    }
+    Ok(())
+}
+
+/// The offsets of the pack's blobs, as the index has them, that its `size` bytes do not hold.
+async fn read_blobs(repository: Repository, index: Arc<Index>, id: Id, size: u64) -> Result<(Id, Vec<u32>), RepositoryError> {
+    let entries = entries_of(&index, &id);
+    let all = || entries.iter().map(|entry| entry.offset).collect();
+    let mut scan = Scan::of(&repository, entries.clone(), None)?;
+    let mut at = 0;
+    while at < size {
+        let end = (at + WINDOW).min(size);
+        match repository.store().get_range(&pack::key(&id), at..end).await {
+            Ok(bytes) => scan = scan.pushed(bytes).await?,
+            Err(error) => {
+                unreadable(error)?;
+                return Ok((id, all()));
+            }
+        }
+        at = end;
+    }
+    Ok((id, scan.finish(&id).err().map(|wrong| wrong.lost).unwrap_or_default()))
+}
+
 /// What is wrong with a pack.
 struct Wrong {
     what: String,
@@ -95,11 +128,7 @@ async fn read_pack(repository: Repository, index: Arc<Index>, id: Id, facts: Fac
             Ok(bytes) => bytes,
             Err(error) => return Ok((id, facts, Err(gone(unreadable(error)?, &index)))),
         };
-        let work = tokio::task::spawn_blocking(move || {
-            scan.push(&bytes);
-            scan
-        });
-        scan = work.await.map_err(|_| RepositoryError::Stopped)?;
+        scan = scan.pushed(bytes).await?;
         at = end;
     }
     Ok((id, facts, scan.finish(&id)))
@@ -150,6 +179,10 @@ impl Scan {
             Ok(entries) => (entries, None),
             Err(reason) => (entries_of(index, &id), Some(reason)),
         };
+        Scan::of(repository, entries, header)
+    }
+
+    fn of(repository: &Repository, entries: Vec<PackEntry>, header: Option<String>) -> Result<Self, RepositoryError> {
         Ok(Scan {
             hash: Sha256::new(),
             decoder: Decoder::new(repository.master_key())?,
@@ -160,6 +193,15 @@ impl Scan {
             lost: Vec::new(),
             reason: None,
         })
+    }
+
+    /// Takes in more of the pack, on a thread that may be kept busy.
+    async fn pushed(mut self, bytes: bytes::Bytes) -> Result<Self, RepositoryError> {
+        let work = tokio::task::spawn_blocking(move || {
+            self.push(&bytes);
+            self
+        });
+        work.await.map_err(|_| RepositoryError::Stopped)
     }
 
     fn push(&mut self, bytes: &[u8]) {

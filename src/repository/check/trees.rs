@@ -30,6 +30,10 @@ struct Tree {
     children: Vec<u32>,
     /// Findings that its own chunks suffer from.
     marks: Marks,
+    /// Its own files of which some bytes cannot be had.
+    lost_files: u32,
+    /// Its own folders whose trees are in no index.
+    lacked_folders: u32,
     /// Blobs that are in no index.
     lacks: Vec<(BlobKind, Id)>,
 }
@@ -39,6 +43,16 @@ struct Tree {
 pub(super) struct Forest {
     good: HashMap<u32, Tree>,
     broken: HashMap<u32, Marks>,
+    /// Of each tree that a snapshot reaches.
+    sums: HashMap<u32, Sum>,
+}
+
+/// What a tree suffers from, and everything below it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    marks: Marks,
+    lost_files: u64,
+    lost_folders: u64,
 }
 
 /// Neighbouring trees of a pack.
@@ -117,12 +131,26 @@ impl Forest {
         self.good.len()
     }
 
-    /// Follows every snapshot's tree down, reports what is missing on the way, and tells each finding the snapshots that it touches.
-    pub(super) fn judge(&mut self, index: &Index, roots: &[(Id, Id)], findings: &mut Findings) {
+    /// The tree can be read.
+    pub(super) fn has(&self, index: &Index, id: &Id) -> bool {
+        index.first_row(BlobKind::Tree, id).is_some_and(|row| self.good.contains_key(&row))
+    }
+
+    /// Files and folders that are lost in a tree that some snapshot reaches, and below it; one folder where that is the tree itself.
+    pub(super) fn lost(&self, index: &Index, id: &Id) -> (u64, u64) {
+        match index.first_row(BlobKind::Tree, id).filter(|row| self.good.contains_key(row)) {
+            Some(row) => self.sums.get(&row).map_or((0, 0), |sum| (sum.lost_files, sum.lost_folders)),
+            None => (0, 1),
+        }
+    }
+
+    /// Follows every snapshot's tree down, reports what is missing on the way, and tells each finding the snapshots that it touches. What is
+    /// missing may have been named by index objects that cannot be read, whose marks are `unread`. Returns how many blobs are missing.
+    pub(super) fn judge(&mut self, index: &Index, roots: &[(Id, Id)], unread: Marks, findings: &mut Findings) -> u64 {
         let mut missing: HashMap<(BlobKind, Id), Marks> = HashMap::new();
         let mut miss = |kind: BlobKind, id: Id, findings: &mut Findings| {
             let what = "it is in no index, though snapshots need it";
-            *missing.entry((kind, id)).or_insert_with(|| findings.damage(format!("{} {id}", kind.name()), what))
+            *missing.entry((kind, id)).or_insert_with(|| unread | findings.damage(format!("{} {id}", kind.name()), what))
         };
         let mut todo = Vec::new();
         let mut starts = Vec::new();
@@ -152,15 +180,17 @@ impl Forest {
         }
         let mut sums = HashMap::new();
         for (snapshot, row) in starts {
-            let marks = self.sum(row, &mut sums);
+            let marks = self.sum(row, &mut sums).marks;
             if marks != 0 {
                 findings.touch(snapshot, marks);
             }
         }
+        self.sums = sums;
+        missing.len() as u64
     }
 
-    /// The marks of a tree and of all below it. Not recursive: repositories may be deep, and hostile.
-    fn sum(&self, root: u32, sums: &mut HashMap<u32, Marks>) -> Marks {
+    /// What a tree and all below it suffer from. Not recursive: repositories may be deep, and hostile.
+    fn sum(&self, root: u32, sums: &mut HashMap<u32, Sum>) -> Sum {
         let mut path = vec![(root, 0usize)];
         while let Some((row, next)) = path.last_mut() {
             let row = *row;
@@ -173,11 +203,22 @@ impl Forest {
                 Some(child) if !sums.contains_key(child) => path.push((*child, 0)),
                 Some(_) => {}
                 None => {
-                    let own = self.broken.get(&row).copied().unwrap_or_default();
-                    let below = self.good.get(&row).map_or(0, |tree| {
-                        tree.children.iter().fold(tree.marks, |all, child| all | sums.get(child).copied().unwrap_or_default())
-                    });
-                    sums.insert(row, own | below);
+                    let sum = match self.good.get(&row) {
+                        None => Sum { marks: self.broken.get(&row).copied().unwrap_or_default(), lost_files: 0, lost_folders: 1 },
+                        Some(tree) => {
+                            let lacked = tree.lacked_folders.into();
+                            let own = Sum { marks: tree.marks, lost_files: tree.lost_files.into(), lost_folders: lacked };
+                            tree.children.iter().fold(own, |all, child| {
+                                let child = sums.get(child).copied().unwrap_or_default();
+                                Sum {
+                                    marks: all.marks | child.marks,
+                                    lost_files: all.lost_files.saturating_add(child.lost_files),
+                                    lost_folders: all.lost_folders.saturating_add(child.lost_folders),
+                                }
+                            })
+                        }
+                    };
+                    sums.insert(row, sum);
                     path.pop();
                 }
             }
@@ -238,16 +279,23 @@ fn grow(index: &Index, bad: &Bad, plain: &[u8]) -> Result<Tree, String> {
     for entry in tree::decode(plain)? {
         match entry.kind {
             Kind::File { content } => {
+                let mut whole = true;
                 for id in content {
                     match bad.of(index, BlobKind::Data, &id) {
+                        Some(0) => continue,
                         Some(marks) => grown.marks |= marks,
                         None => grown.lacks.push((BlobKind::Data, id)),
                     }
+                    whole = false;
                 }
+                grown.lost_files += u32::from(!whole);
             }
             Kind::Dir { subtree: Some(id) } => match index.first_row(BlobKind::Tree, &id) {
                 Some(row) => grown.children.push(row),
-                None => grown.lacks.push((BlobKind::Tree, id)),
+                None => {
+                    grown.lacked_folders += 1;
+                    grown.lacks.push((BlobKind::Tree, id));
+                }
             },
             Kind::Dir { subtree: None } => {
                 return Err(format!("the folder `{}` in it has no tree", String::from_utf8_lossy(&entry.name).escape_debug()));
