@@ -23,7 +23,7 @@ use keepset::repository::points::list_points;
 use keepset::repository::prove::{packs_present, prove};
 use keepset::repository::reader::Reader;
 use keepset::repository::snapshot::Snapshot;
-use keepset::repository::{snapshot, tree};
+use keepset::repository::{Repository, snapshot, tree};
 use keepset::store::Store;
 
 use crate::crafted::Crafted;
@@ -187,28 +187,7 @@ fn tree_blob(bytes: &[u8]) {
 fn repository(bytes: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let mut crafted = Crafted::new(Store::memory()).await;
-        let mut ids: Vec<Id> = Vec::new();
-        let mut snapshots = Vec::new();
-        let mut indexes = Vec::new();
-        for part in bytes.split(|byte| *byte == 0xff).take(16) {
-            let Some((kind, body)) = part.split_first() else { continue };
-            let body = with_ids(body, &ids);
-            match kind {
-                b't' => ids.push(crafted.add(BlobKind::Tree, &body)),
-                b'd' => ids.push(crafted.add(BlobKind::Data, &body)),
-                b's' => snapshots.push(body),
-                _ => indexes.push(body),
-            }
-        }
-        crafted.index().await;
-        let repository = crafted.repository;
-        for body in snapshots {
-            let _ = repository.put_sealed(snapshot::FOLDER, &body).await;
-        }
-        for body in indexes {
-            let _ = repository.put_sealed(index::FOLDER, &body).await;
-        }
+        let repository = built(bytes).await;
         let options = CheckOptions { read_data: Some(100.0), seed: 0, workers: 1 };
         check(&repository, &options, &Silent).await.expect("damage is no error");
         let (index, _) = Index::load_readable(&repository).await.expect("memory answers");
@@ -225,6 +204,32 @@ fn repository(bytes: &[u8]) {
             let _ = points.choose(&point.point.set, None, &keepset::repository::select::Selector::Latest, false);
         }
     });
+}
+
+/// The repository that the bytes describe.
+pub async fn built(bytes: &[u8]) -> Repository {
+    let mut crafted = Crafted::new(Store::memory()).await;
+    let mut ids: Vec<Id> = Vec::new();
+    let mut snapshots = Vec::new();
+    let mut indexes = Vec::new();
+    for part in bytes.split(|byte| *byte == 0xff).take(16) {
+        let Some((kind, body)) = part.split_first() else { continue };
+        let body = with_ids(body, &ids);
+        match kind {
+            b't' => ids.push(crafted.add(BlobKind::Tree, &body)),
+            b'd' => ids.push(crafted.add(BlobKind::Data, &body)),
+            b's' => snapshots.push(body),
+            _ => indexes.push(body),
+        }
+    }
+    crafted.index().await;
+    let repository = crafted.repository;
+    for (folder, bodies) in [(snapshot::FOLDER, snapshots), (index::FOLDER, indexes)] {
+        for body in bodies {
+            repository.put_sealed(folder, &body).await.expect("memory takes it");
+        }
+    }
+    repository
 }
 
 fn with_ids(part: &[u8], ids: &[Id]) -> Vec<u8> {

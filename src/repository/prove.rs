@@ -18,12 +18,16 @@ const NAMED: usize = 10;
 /// A chunk that shrinks more than this is a run of zeros, which a restore leaves as a hole.
 const HOLE_RATIO: u64 = 1000;
 const HOLE_BYTES: u64 = 64 << 10;
+/// More entries than any file system holds: forty small trees, each of which names the next one twice, come to more.
+const MOST_ENTRIES: u64 = 1 << 32;
 
 /// What is below some trees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
     /// Entries that are no folders.
     pub files: u64,
+    /// Entries of every kind, as many as a restore would make.
+    pub entries: u64,
     /// Bytes of room that the files take once restored: without holes, hard links counted once.
     pub room: u64,
     /// What is absent, in words, the first few; empty for a proof.
@@ -55,35 +59,39 @@ pub async fn packs_present(repository: &Repository) -> Result<HashMap<Id, u64>, 
 /// chunks no byte is read.
 pub async fn prove(reader: &Reader, entries: Vec<Entry>, present: &HashMap<Id, u64>) -> Result<Proof, RepositoryError> {
     let mut proof = Proof::default();
-    let mut seen = HashSet::new();
     let mut links = HashSet::new();
-    let mut level = Vec::new();
+    // The trees at one depth, and how many times each is there.
+    let mut level = HashMap::new();
     for entry in entries {
-        take(reader.index(), &entry, present, &mut links, &mut level, &mut proof);
+        take(reader.index(), &entry, 1, present, &mut links, &mut level, &mut proof);
     }
     while !level.is_empty() {
+        if proof.entries > MOST_ENTRIES {
+            proof.miss("an end of its folders, which name each other billions of times".to_owned());
+            break;
+        }
         // In the order of the packs, so that neighbours come with one request.
-        let mut wanted: Vec<(Location, Id)> = Vec::new();
-        for id in level.drain(..).filter(|id| seen.insert(*id)) {
+        let mut wanted: Vec<(Location, Id, u64)> = Vec::new();
+        for (id, times) in level.drain() {
             match place(reader.index(), BlobKind::Tree, &id, present) {
-                Some(place) => wanted.push((place, id)),
+                Some(place) => wanted.push((place, id, times)),
                 None => proof.miss(format!("tree {id}")),
             }
         }
-        wanted.sort_unstable_by_key(|(place, _)| (place.pack, place.offset));
+        wanted.sort_unstable_by_key(|(place, ..)| (place.pack, place.offset));
         // Tasks of their own: opening and parsing keep all cores busy.
         let mut trees = futures::stream::iter(wanted)
-            .map(|(_, id)| {
+            .map(|(_, id, times)| {
                 let reader = reader.clone();
-                tokio::spawn(async move { (id, reader.tree(&id).await) })
+                tokio::spawn(async move { (id, times, reader.tree(&id).await) })
             })
             .buffered(IN_FLIGHT);
         while let Some(read) = trees.next().await {
-            let (id, tree) = read.map_err(|_| RepositoryError::Stopped)?;
+            let (id, times, tree) = read.map_err(|_| RepositoryError::Stopped)?;
             match tree {
                 Ok(entries) => {
                     for entry in &entries {
-                        take(reader.index(), entry, present, &mut links, &mut level, &mut proof);
+                        take(reader.index(), entry, times, present, &mut links, &mut level, &mut proof);
                     }
                 }
                 Err(RepositoryError::Damaged { reason, .. }) => proof.miss(format!("tree {id}, which is damaged: {reason}")),
@@ -94,11 +102,25 @@ pub async fn prove(reader: &Reader, entries: Vec<Entry>, present: &HashMap<Id, u
     Ok(proof)
 }
 
-fn take(index: &Index, entry: &Entry, present: &HashMap<Id, u64>, links: &mut HashSet<(u64, u64)>, level: &mut Vec<Id>, proof: &mut Proof) {
+/// Takes in an entry of a tree that is there so many times.
+fn take(
+    index: &Index,
+    entry: &Entry,
+    times: u64,
+    present: &HashMap<Id, u64>,
+    links: &mut HashSet<(u64, u64)>,
+    level: &mut HashMap<Id, u64>,
+    proof: &mut Proof,
+) {
+    proof.entries = proof.entries.saturating_add(times);
     match &entry.kind {
-        Kind::Dir { subtree: Some(subtree) } => return level.push(*subtree),
+        Kind::Dir { subtree: Some(subtree) } => {
+            let all = level.entry(*subtree).or_default();
+            *all = all.saturating_add(times);
+            return;
+        }
         Kind::Dir { subtree: None } => return proof.miss(format!("what is in folder {}", shown(entry))),
-        _ => proof.files += 1,
+        _ => proof.files = proof.files.saturating_add(times),
     }
     let Kind::File { content } = &entry.kind else { return };
     let Attrs { links: count, device, inode, .. } = entry.attrs;
@@ -109,7 +131,7 @@ fn take(index: &Index, entry: &Entry, present: &HashMap<Id, u64>, links: &mut Ha
             Some(place) if counts => {
                 let plain = place.plain();
                 let is_hole = plain >= HOLE_BYTES && u64::from(place.length) < plain / HOLE_RATIO;
-                proof.room = proof.room.saturating_add(if is_hole { 0 } else { plain });
+                proof.room = proof.room.saturating_add(if is_hole { 0 } else { plain.saturating_mul(times) });
             }
             Some(_) => {}
         }

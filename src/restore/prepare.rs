@@ -9,6 +9,7 @@ use crate::model::id::Id;
 use crate::model::manifest::PointKind;
 use crate::model::set::SetName;
 use crate::repository::browse;
+use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
 use crate::repository::points::{self, Points, StoredPoint};
 use crate::repository::prove::{self, Proof};
@@ -68,6 +69,9 @@ async fn prove_all(
         }
         let proof = prove_claim(reader, point, entries, &present).await?;
         claim.room = proof.room;
+        if paths.is_empty() {
+            refuse_excess(point, &claim.saved_as, &proof)?;
+        }
         if !paths.is_empty() {
             (claim.files, claim.bytes) = (proof.files, proof.room);
         }
@@ -77,6 +81,18 @@ async fn prove_all(
         Some(number) => Err(Refusal::NoSuchPath { point: point.point.id.short(), path: paths[number].clone() }.into()),
         None => Ok(proven),
     }
+}
+
+/// Folders that name each other again and again hold more than anybody saved, and would fill any disk.
+fn refuse_excess(point: &StoredPoint, saved_as: &str, proof: &Proof) -> Result<(), RestoreError> {
+    let Some(claim) = point.claims.iter().find(|claim| claim.record.name == saved_as) else { return Ok(()) };
+    let told = claim.record.files.saturating_add(claim.record.dirs);
+    // Room for doubt about how things are counted, and none for a flood.
+    if proof.entries <= told.saturating_mul(2).saturating_add(1000) {
+        return Ok(());
+    }
+    let reason = format!("its folders hold {} entries, and its manifest says {told}", proof.entries);
+    Err(RepositoryError::damaged(format!("claim {saved_as} of point {}", point.point.id.short()), reason).into())
 }
 
 async fn at_paths(reader: &Reader, tree: &Id, paths: &[String], found: &mut [bool]) -> Result<Vec<Entry>, RestoreError> {

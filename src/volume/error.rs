@@ -90,6 +90,7 @@ impl VolumeError {
     pub fn hint(&self) -> Option<String> {
         match self {
             VolumeError::Held { .. } => return Some("wait until it has ended, or end it, then try again".to_owned()),
+            VolumeError::Name { .. } => return Some("Linux has no such names: restore the rest by `--path`".to_owned()),
             VolumeError::MountPoint { .. } => return Some("unmount it, or restore into another volume".to_owned()),
             VolumeError::Fixed { .. } => return Some("take the flag away with `chattr -i -a`".to_owned()),
             _ => {}
