@@ -6,15 +6,18 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use keepset::backup::BackupError;
 use keepset::clock::Clock;
+use keepset::monitor::Silent;
 use keepset::repository::error::RepositoryError;
 use keepset::repository::key::{KeyOrigin, Password};
 use keepset::repository::lock::{Lock, LockOptions, Mode, unlock};
 use keepset::repository::{Repository, passwords};
 use keepset::store::fault::{Call, Fault, Kind};
 use keepset::store::{Patience, Store};
+use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use support::house::{Failure, House, chain, faulty, names, scratch, the_dead, the_living};
 
@@ -58,12 +61,22 @@ struct Run<'a> {
     about: String,
 }
 
+/// When stock restic is asked what it thinks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Oracle {
+    /// As the failure left everything.
+    AtOnce,
+    /// After the judge has put right what stock restic would rightly mind: that was so before, or there is nothing yet.
+    Later,
+}
+
 /// Runs `work` with each operation failing in turn, and lets `judge` look at what is left, on a store that works again. Returns how many
 /// operations there were.
 async fn sweep<'a>(
     house: &'a House,
     base: &InMemory,
     way: Way,
+    oracle: Oracle,
     work: impl AsyncFn(Store) -> Result<(), Failure>,
     judge: impl AsyncFn(Run<'a>),
 ) -> usize {
@@ -81,10 +94,13 @@ async fn sweep<'a>(
         let about = format!("{way:?}: operation {n}, {:?} of {}, failed; told was: {told}", failed.kind, failed.key);
         // A run that ends takes its lock with it, unless it was the lock itself that the store failed over.
         if way != Way::Dead && !failed.key.starts_with("locks/") {
-            assert_eq!(names(memory.as_ref(), "locks").await, names(base, "locks").await, "{about}");
+            let before = names(base, "locks").await;
+            assert!(names(memory.as_ref(), "locks").await.iter().all(|lock| before.contains(lock)), "{about}");
         }
+        let crashed = memory.fork();
         judge(Run { house, store: faulty.store(Patience::local()), outcome, failed, about: about.clone() }).await;
-        house.restic_is_content(memory.as_ref(), &about).await;
+        let state = if oracle == Oracle::AtOnce { &crashed } else { memory.as_ref() };
+        house.restic_is_content(state, &about).await;
     }
     unreachable!("some number is not reached")
 }
@@ -112,7 +128,7 @@ async fn a_backup_that_fails_anywhere_leaves_whole_points_and_the_next_one_succe
             let sealed = run.house.backup(&run.store, the_living()).await.unwrap();
             run.house.prove_point(&run.store, &sealed.point, &run.about).await;
         };
-        let operations = sweep(&house, &base, way, work, judge).await;
+        let operations = sweep(&house, &base, way, Oracle::AtOnce, work, judge).await;
         assert!(operations > 30, "{operations}");
     }
 }
@@ -131,7 +147,7 @@ async fn the_first_backup_that_fails_anywhere_leaves_nothing_that_counts() {
             assert_eq!(new.len(), usize::from(run.outcome.is_ok() || in_doubt), "{}", run.about);
             run.house.backup(&run.store, the_living()).await.unwrap();
         };
-        sweep(&house, &base, way, work, judge).await;
+        sweep(&house, &base, way, Oracle::AtOnce, work, judge).await;
     }
 }
 
@@ -155,7 +171,7 @@ async fn a_restore_that_fails_anywhere_leaves_no_half_volume_behind_and_the_next
             assert_eq!(run.outcome.is_ok(), back.join("data-web-1").exists(), "{}", run.about);
             assert_eq!(run.house.prove(&run.store, &[], &run.about).await, [], "{}", run.about);
         };
-        let operations = sweep(&house, &base, way, work, judge).await;
+        let operations = sweep(&house, &base, way, Oracle::AtOnce, work, judge).await;
         assert!(operations > 25, "{operations}");
     }
 }
@@ -172,7 +188,7 @@ async fn a_forget_that_fails_anywhere_removes_what_it_was_told_or_nothing() {
             let left = run.house.points(&run.store).await.unwrap().points;
             assert_eq!(left.len(), 1, "{}", run.about);
         };
-        sweep(&house, &base, way, work, judge).await;
+        sweep(&house, &base, way, Oracle::AtOnce, work, judge).await;
     }
 }
 
@@ -202,7 +218,7 @@ async fn passwords_that_fail_to_come_or_go_never_lock_anybody_out() {
             Repository::open(run.store.clone(), &second).await.unwrap();
             assert_eq!(run.house.prove(&run.store, &[], &run.about).await, []);
         };
-        sweep(&house, &base, way, work, judge).await;
+        sweep(&house, &base, way, Oracle::AtOnce, work, judge).await;
     }
     // With both in place, the first one goes.
     let with_both = Arc::new(base.fork());
@@ -227,7 +243,7 @@ async fn passwords_that_fail_to_come_or_go_never_lock_anybody_out() {
             // As it was, for the eyes of stock restic, which knows the first password.
             passwords::add(&repository, &run.house.password, "root", "vm", &clock).await.unwrap();
         };
-        sweep(&house, &with_both, way, work, judge).await;
+        sweep(&house, &with_both, way, Oracle::Later, work, judge).await;
     }
 }
 
@@ -252,7 +268,7 @@ async fn an_init_that_fails_anywhere_is_taken_up_again_by_the_same_password() {
             repository.put_side("x-keepset/test", b"it works").await.unwrap();
             run.house.backup(&run.store, the_living()).await.unwrap();
         };
-        sweep(&house, &base, way, work, judge).await;
+        sweep(&house, &base, way, Oracle::Later, work, judge).await;
     }
 }
 
@@ -262,8 +278,8 @@ async fn a_check_and_an_unlock_that_fail_anywhere_change_nothing_else() {
     for way in WAYS {
         let work = async |store: Store| {
             let repository = house.open(&store).await?;
-            let options = LockOptions { identity: the_dead(), wait: std::time::Duration::ZERO, clock: house.clock.clone() };
-            let lock = Lock::acquire(&repository, Mode::Reading, &options, &keepset::monitor::Silent).await?;
+            let options = LockOptions { identity: the_dead(), wait: Duration::ZERO, clock: house.clock.clone() };
+            let lock = Lock::acquire(&repository, Mode::Reading, &options, &Silent).await?;
             let report = house.check(&store).await;
             lock.release().await?;
             // Findings are for what is damaged, errors for what could not be looked at.
@@ -271,16 +287,16 @@ async fn a_check_and_an_unlock_that_fail_anywhere_change_nothing_else() {
             Ok(())
         };
         let judge = async |run: Run<'_>| assert_eq!(run.house.prove(&run.store, &[], &run.about).await, []);
-        sweep(&house, &base, way, work, judge).await;
+        sweep(&house, &base, way, Oracle::AtOnce, work, judge).await;
     }
     // Three locks of the dead, one of the living.
     let locked = Arc::new(base.fork());
     let store = Store::from_object_store(locked.clone(), "memory", Patience::local());
     let repository = house.open(&store).await.unwrap();
-    let options = |identity| LockOptions { identity, wait: std::time::Duration::ZERO, clock: house.clock.clone() };
+    let options = |identity| LockOptions { identity, wait: Duration::ZERO, clock: house.clock.clone() };
     let mut held = Vec::new();
     for identity in [the_dead(), the_dead(), the_dead(), the_living()] {
-        held.push(Lock::acquire(&repository, Mode::Shared, &options(identity), &keepset::monitor::Silent).await.unwrap());
+        held.push(Lock::acquire(&repository, Mode::Shared, &options(identity), &Silent).await.unwrap());
     }
     let locked = locked.fork();
     for way in WAYS {
@@ -296,6 +312,113 @@ async fn a_check_and_an_unlock_that_fail_anywhere_change_nothing_else() {
             assert_eq!(run.house.prove(&run.store, &[], &run.about).await, []);
             unlock(&repository, true, "", &run.house.clock).await.unwrap();
         };
-        sweep(&house, &locked, way, work, judge).await;
+        sweep(&house, &locked, way, Oracle::AtOnce, work, judge).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_and_a_repair_that_fail_anywhere_lose_nothing_and_the_next_call_finishes_the_work() {
+    let (mut house, base) = House::with_two_points().await;
+    // The older point was forgotten; a run died between its packs and their index.
+    let (memory, faulty) = faulty(&base);
+    let store = faulty.store(Patience::local());
+    let older = house.points(&store).await.unwrap().points[0].point.id;
+    store.delete(&[format!("snapshots/{older}")]).await.unwrap();
+    house.kept.remove(&older);
+    faulty.obey(|_, call| (call.kind == Kind::Put && call.key.starts_with("index/")).then_some(Fault::Dead));
+    house.backup(&store, the_dead()).await.unwrap_err();
+    let base = memory.fork();
+    let packs_at_first = names(&base, "data").await.len();
+    for way in WAYS {
+        let work = async |store: Store| house.prune(&store, the_dead()).await.map(|_| ());
+        let judge = async |run: Run<'_>| {
+            // Stock restic looks at the bytes.
+            assert_eq!(run.house.prove_points(&run.store, &[], &run.about).await, [], "{}", run.about);
+            for _ in 0..2 {
+                run.house.prune(&run.store, the_living()).await.unwrap();
+            }
+            assert_eq!(run.house.prove(&run.store, &[], &run.about).await, [], "{}", run.about);
+            let idle = run.house.prune(&run.store, the_living()).await.unwrap();
+            assert_eq!((idle.condemned.packs, idle.deleted.packs), (0, 0), "{}", run.about);
+            assert!(names_of(&run.store, "data").await < packs_at_first, "{}", run.about);
+            assert_eq!(names_of(&run.store, "x-keepset/prune").await, 0, "{}", run.about);
+        };
+        let operations = sweep(&house, &base, way, Oracle::AtOnce, work, judge).await;
+        assert!(operations > 40, "{operations}");
+    }
+    // One index object is lost, and the packs of the dead run are in none.
+    let lost = names(&base, "index").await.remove(0);
+    base.delete(&lost.as_str().into()).await.unwrap();
+    for way in WAYS {
+        let work = async |store: Store| house.repair_index(&store, the_dead()).await.map(|_| ());
+        let judge = async |run: Run<'_>| {
+            run.house.repair_index(&run.store, the_living()).await.unwrap();
+            assert_eq!(run.house.prove(&run.store, &[], &run.about).await, [], "{}", run.about);
+            assert!(!run.house.repair_index(&run.store, the_living()).await.unwrap().is_change(), "{}", run.about);
+        };
+        sweep(&house, &base, way, Oracle::Later, work, judge).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_cannot_be_refreshed_for_a_while_stands_all_the_same_and_one_that_never_can_is_lost_in_time() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let house = House::new(1);
+    let base = Arc::new(InMemory::new());
+    let store = Store::from_object_store(base.clone(), "memory", Patience::local());
+    Repository::init(store, &house.password, KeyOrigin::default()).await.unwrap();
+    for mode in [Mode::Shared, Mode::Exclusive] {
+        for way in WAYS {
+            let mut reached = 0;
+            for n in 0.. {
+                let (memory, faulty) = faulty(&base);
+                let store = faulty.store(Patience::local());
+                let repository = house.open(&store).await.unwrap();
+                let clock = Clock::manual(Clock::system().now().timestamp_millis());
+                let options = LockOptions { identity: the_dead(), wait: Duration::ZERO, clock: clock.clone() };
+                faulty.obey(way.rule(n));
+                let lock = match Lock::acquire(&repository, mode, &options, &Silent).await {
+                    Ok(lock) => lock,
+                    Err(error) => {
+                        assert!(faulty.fired() > 0 && matches!(error, RepositoryError::Store(_)), "{way:?} {n}: {error}");
+                        continue;
+                    }
+                };
+                // Three refreshes and what has to be tried again.
+                for minute in 0..8 {
+                    tokio::time::sleep(MINUTE).await;
+                    clock.advance(MINUTE);
+                    let standing = names(memory.as_ref(), "locks").await.len();
+                    assert!((1..4).contains(&standing), "{way:?} {n}: {standing} locks after {minute} minutes");
+                }
+                if faulty.fired() == 0 {
+                    if lock.release().await.is_ok() {
+                        break;
+                    }
+                    assert!(faulty.fired() > 0 && names(memory.as_ref(), "locks").await.len() <= 1, "{way:?} {n}");
+                    continue;
+                }
+                reached += 1;
+                if way == Way::Dead {
+                    let began = tokio::time::Instant::now();
+                    let later = async {
+                        loop {
+                            tokio::time::sleep(MINUTE / 6).await;
+                            clock.advance(MINUTE / 6);
+                        }
+                    };
+                    tokio::select! {
+                        lost = lock.lost() => assert!(lost.to_string().contains("20 minutes"), "{lost}"),
+                        () = later => unreachable!("it goes on for ever"),
+                    }
+                    assert!(began.elapsed() < 21 * MINUTE, "{:?}", began.elapsed());
+                    continue;
+                }
+                lock.prove().await.unwrap();
+                lock.release().await.unwrap();
+                assert_eq!(names(memory.as_ref(), "locks").await, [""; 0], "{way:?} {n}");
+            }
+            assert!(reached >= 6, "{way:?}: {reached}");
+        }
     }
 }

@@ -40,7 +40,7 @@ impl BackupError {
             BackupError::Refused(refusal) => refusal.hint(),
             BackupError::Mover { hint, .. } => hint.clone(),
             BackupError::Vanished { .. } => {
-                Some("did another program prune it without a lock? `keepset check` tells what is left; run the backup again".into())
+                Some("did another program prune it without a lock? `keepset repair index` takes what is gone out of the index; then run the backup again".into())
             }
             BackupError::Unconfirmed(_) => {
                 Some("once the store answers, `keepset list` tells: a point that it shows is whole; else run the backup again".into())

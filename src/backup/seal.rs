@@ -90,8 +90,30 @@ impl Sealing<'_> {
             return Err(BackupError::Interrupted);
         }
         let point = snapshot::save(repository, &snapshot).await.map_err(unsealed)?;
+        self.look_back(&point).await?;
         self.tidy().await;
         Ok(Sealed { point, manifest, complete, total })
+    }
+
+    /// The put may have taken its time: the machine slept, or the store did, and others took our lock for that of the dead and removed what
+    /// no snapshot needed yet. Such a point is taken back before anybody is told of it.
+    async fn look_back(&self, point: &Id) -> Result<(), BackupError> {
+        match self.lock.prove().await {
+            Ok(()) => Ok(()),
+            Err(lost @ RepositoryError::LockLost { .. }) => {
+                let store = self.backup.repository.store();
+                if let Err(error) = store.delete(&[format!("{}/{point}", snapshot::FOLDER)]).await {
+                    let text = format!("point {} was made without a lock and could not be taken back: {error}; check it", point.short());
+                    self.backup.monitor.event(Event::Warning(text));
+                }
+                Err(lost.into())
+            }
+            // The store is silent after it has confirmed the point: that is no sign of a lost lock.
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the lock could not be looked at once more after the seal");
+                Ok(())
+            }
+        }
     }
 
     /// Everything that the movers put is there, and nothing that they may have relied on has gone since they began.

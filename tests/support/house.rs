@@ -30,7 +30,9 @@ use keepset::repository::index::Index;
 use keepset::repository::key::{KeyOrigin, Password};
 use keepset::repository::lock::{Lock, LockIdentity, LockOptions, Mode};
 use keepset::repository::points::{Points, list_points};
+use keepset::repository::prune::{Limits, Prune, PruneOptions, PruneReport};
 use keepset::repository::reader::Reader;
+use keepset::repository::repair::index::{IndexRepair, RepairOptions, repair};
 use keepset::restore::{Restore, RestoreError, RestoreOptions, Restored};
 use keepset::store::fault::Faulty;
 use keepset::store::{Patience, Store};
@@ -202,6 +204,34 @@ impl House {
         Ok(released?)
     }
 
+    /// Takes out of the index what is gone, and adds what it lacks.
+    pub async fn repair_index(&self, store: &Store, identity: LockIdentity) -> Result<IndexRepair, Failure> {
+        let repository = self.open(store).await?;
+        let options = LockOptions { identity, wait: Duration::ZERO, clock: self.clock.clone() };
+        let lock = Lock::acquire(&repository, Mode::Exclusive, &options, &Silent).await?;
+        let done = repair(&repository, &lock, RepairOptions::default(), &Silent).await;
+        let released = lock.release().await;
+        let done = done?;
+        released?;
+        Ok(done)
+    }
+
+    /// Gives back all unused space, as far as one call can.
+    pub async fn prune(&self, store: &Store, identity: LockIdentity) -> Result<PruneReport, Failure> {
+        let repository = self.open(store).await?;
+        let (_cancel, cancelled) = watch::channel(false);
+        let lock = LockOptions { identity, wait: Duration::ZERO, clock: self.clock.clone() };
+        let options = PruneOptions {
+            limits: Limits { max_unused: 0.0, max_repack: None },
+            dry_run: false,
+            now: true,
+            young: chrono::TimeDelta::zero(),
+            memory: 64 << 20,
+        };
+        let prune = Prune { repository: &repository, lock: &lock, options, monitor: &Silent, cancel: cancelled };
+        Ok(prune.run().await?)
+    }
+
     pub async fn points(&self, store: &Store) -> Result<Points, Failure> {
         let repository = self.open(store).await?;
         let index = Arc::new(Index::load(&repository).await?);
@@ -218,6 +248,11 @@ impl House {
     pub async fn prove(&self, store: &Store, gone: &[Id], about: &str) -> Vec<Id> {
         let report = self.check(store).await.unwrap();
         assert!(report.is_sound(), "{about}: {:?}", report.findings);
+        self.prove_points(store, gone, about).await
+    }
+
+    /// The same, but for what no point needs.
+    pub async fn prove_points(&self, store: &Store, gone: &[Id], about: &str) -> Vec<Id> {
         let points = self.points(store).await.unwrap();
         assert!(points.foreign.is_empty(), "{about}: {:?}", points.foreign);
         let there: Vec<Id> = points.points.iter().map(|point| point.point.id).collect();

@@ -304,10 +304,11 @@ async fn conflict(
     clock: &Clock,
 ) -> Result<(Vec<String>, Option<String>), RepositoryError> {
     let (keys, standing) = survey::locks_but(repository, own).await?;
-    let in_the_way: Vec<Standing> = standing.into_iter().filter(|lock| !lock.is_of(nonce) && (exclusive || lock.exclusive())).collect();
-    let alive = survey::reap(repository, in_the_way, clock).await?;
+    // The dead go even where they are not in our way: stock restic, which cannot tell that they are dead, is kept from pruning by them.
+    let others: Vec<Standing> = standing.into_iter().filter(|lock| !lock.is_of(nonce)).collect();
+    let alive = survey::reap(repository, others, clock).await?;
     let now = clock.now();
-    Ok((keys, alive.first().map(|lock| lock.describe(now))))
+    Ok((keys, alive.iter().find(|lock| exclusive || lock.exclusive()).map(|lock| lock.describe(now))))
 }
 
 /// restic finds out whether the owner of a lock on its machine lives by sending it SIGHUP, and ignores that signal itself. So must we: the

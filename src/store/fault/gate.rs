@@ -26,7 +26,8 @@ impl Gate {
         self.0.send_modify(|state| state.open = true);
     }
 
-    pub(super) async fn pass(&self) {
+    /// Waits until the gate is open.
+    pub async fn pass(&self) {
         self.0.send_modify(|state| state.reached = true);
         let _ = self.0.subscribe().wait_for(|state| state.open).await;
     }
