@@ -10,6 +10,7 @@ pub mod keepset;
 pub mod mapped;
 pub mod minio;
 pub mod mutate;
+pub mod proxy;
 pub mod restic;
 pub mod tree;
 pub mod volumes;

@@ -1,0 +1,371 @@
+//! The whole program on a real MinIO, with a proxy between that fails each request in turn: is what passes waited out, is what does not
+//! told, does a kill at any moment leave whole points?
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use keepset::model::id::Id;
+use keepset::repository::Repository;
+use keepset::repository::key::Password;
+use keepset::store::fault::Gate;
+use keepset::store::{ErrorKind, Patience, Store};
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+use rustix::process::{Pid, Signal, kill_process};
+use support::compare::assert_same;
+use support::house::{House, scratch};
+use support::keepset::{Keepset, Ran};
+use support::minio::Minio;
+use support::proxy::{Fate, Proxy, Request};
+use support::restic::Restic;
+use support::tree::Dice;
+use tokio::runtime::Runtime;
+
+/// A set with two points and changes since, its repository in memory to be copied from, and the program with a proxy before its store.
+struct Ground {
+    house: House,
+    base: InMemory,
+    minio: &'static Minio,
+    proxy: Proxy,
+    runtime: Runtime,
+    prefix: String,
+}
+
+impl Ground {
+    fn new(prefix: &str) -> Ground {
+        let runtime = Runtime::new().unwrap();
+        let (house, base) = runtime.block_on(House::with_two_points());
+        let minio = Minio::shared();
+        Ground { house, base, minio, proxy: Proxy::before(minio), runtime, prefix: prefix.to_owned() }
+    }
+
+    /// The store without the proxy.
+    fn store(&self, name: &str) -> Store {
+        Store::open(&self.minio.location(&format!("{}/{name}", self.prefix)).parse().unwrap(), &self.minio.variables()).unwrap()
+    }
+
+    /// The repository as it was at first, under a name of its own.
+    fn copy(&self, name: &str) -> Store {
+        use futures::TryStreamExt;
+        let store = self.store(name);
+        self.runtime.block_on(async {
+            let listed: Vec<_> = self.base.list(None).try_collect().await.unwrap();
+            for meta in listed {
+                let body = self.base.get(&meta.location).await.unwrap().bytes().await.unwrap();
+                store.put_new(meta.location.as_ref(), body).await.unwrap();
+            }
+        });
+        store
+    }
+
+    /// The program, with the store that the proxy lets it see.
+    fn keepset(&self, name: &str) -> Keepset {
+        let mut keepset = Keepset::bare().at(&self.proxy.location(self.minio, &format!("{}/{name}", self.prefix)));
+        for (name, value) in self.minio.variables() {
+            keepset = keepset.with(&name, &value);
+        }
+        fs::write(keepset.path("settings.yaml"), "cluster: here\n").unwrap();
+        fs::write(keepset.path("password"), self.house.password.reveal()).unwrap();
+        keepset
+    }
+
+    fn backup_args(&self) -> Vec<String> {
+        ["backup", "shop/web", "--wait-lock", "0s", "--from"].map(str::to_owned).into_iter().chain([self.live()]).collect()
+    }
+
+    fn live(&self) -> String {
+        self.house.live().to_str().unwrap().to_owned()
+    }
+
+    /// How many points there are that are not known; all are proven.
+    fn prove(&self, store: &Store, gone: &[Id], about: &str) -> usize {
+        self.runtime.block_on(self.house.prove(store, gone, about)).len()
+    }
+
+    /// The older and the newer of the two points.
+    fn ages(&self) -> (Id, Id) {
+        let memory = Store::from_object_store(Arc::new(self.base.fork()), "memory", Patience::local());
+        let points = self.runtime.block_on(self.house.points(&memory)).unwrap().points;
+        (points[0].point.id, points[1].point.id)
+    }
+
+    fn restic(&self, name: &str) -> Restic {
+        let location = self.minio.location(&format!("{}/{name}", self.prefix));
+        Restic::new(location, std::str::from_utf8(self.house.password.reveal()).unwrap()).with_variables(self.minio.variables())
+    }
+}
+
+/// Faults that pass, one for each number in turn.
+fn passing(n: usize) -> Fate {
+    match n % 5 {
+        0 => Fate::LoseReply,
+        1 => Fate::Reset,
+        2 => Fate::CutReply,
+        3 => Fate::Busy,
+        _ => Fate::CutRequest,
+    }
+}
+
+/// What the program was told to do, and what became of it.
+struct Case<'a> {
+    keepset: &'a Keepset,
+    ran: Ran,
+    /// The store without the proxy, which lets everything pass by now.
+    store: &'a Store,
+    /// The fault was one that does not pass.
+    for_good: bool,
+    about: String,
+}
+
+/// The n-th request of the program fails, for each n up to the one that is not reached any more: every `denied`-th time it and all later
+/// ones are denied, else it alone meets a fault that passes. Each time on a fresh copy of the repository. Returns how many requests there
+/// were.
+fn sweep(ground: &Ground, denied: usize, args: &[&str], judge: impl Fn(Case<'_>)) -> usize {
+    for n in 0.. {
+        let name = format!("{}-{denied}-{n}", args[0]);
+        let store = if args[0] == "init" { ground.store(&name) } else { ground.copy(&name) };
+        let keepset = ground.keepset(&name);
+        let for_good = n % denied == denied - 1;
+        let fate = if for_good { Fate::Denied } else { passing(n) };
+        let about = format!("{}, request {n}: {fate:?}", args[0]);
+        ground.proxy.obey(move |number, _| if number == n || (for_good && number > n) { fate.clone() } else { Fate::Pass });
+        let ran = keepset.run(args);
+        let requests = ground.proxy.requests();
+        ground.proxy.obey(|_, _| Fate::Pass);
+        if requests.len() <= n {
+            ran.expect(0);
+            return n;
+        }
+        let about = format!("{about} of {} {}; the program said {}: {}", requests[n].method, requests[n].path, ran.code, ran.err);
+        if for_good {
+            assert!(ran.code == 0 || (ran.err.contains("error: ") && !ran.err.contains("panicked")), "{about}");
+        } else {
+            assert_eq!(ran.code, 0, "{about}");
+        }
+        judge(Case { keepset: &keepset, ran, store: &store, for_good, about });
+    }
+    unreachable!("some number is not reached")
+}
+
+#[test]
+fn a_backup_waits_out_what_passes_and_fails_whole_where_its_rights_are_taken_away() {
+    let ground = Ground::new("backup");
+    let args = ground.backup_args();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let judge = |case: Case<'_>| {
+        // Some of the last requests only tidy up.
+        assert_eq!(ground.prove(case.store, &[], &case.about), usize::from(case.ran.code == 0), "{}", case.about);
+        if case.for_good {
+            case.keepset.run(&args).expect(0);
+        }
+    };
+    for denied in [usize::MAX, 1] {
+        let requests = sweep(&ground, denied, &args, judge);
+        assert!(requests > 30, "{requests}");
+    }
+}
+
+#[test]
+fn every_other_verb_waits_out_what_passes_and_tells_what_does_not() {
+    let ground = Ground::new("verbs");
+    let (older, newer) = ground.ages();
+    let unharmed = |case: &Case<'_>| assert_eq!(ground.prove(case.store, &[], &case.about), 0, "{}", case.about);
+
+    let requests = sweep(&ground, 4, &["restore", "shop/web", "--into", "back"], |case| {
+        let back = case.keepset.path("back");
+        for entry in fs::read_dir(&back).into_iter().flatten() {
+            let name = entry.unwrap().file_name();
+            assert_same(&ground.house.kept[&newer].join(&name), &back.join(&name));
+        }
+        assert_eq!(case.ran.code == 0, back.join("data-web-1").exists(), "{}", case.about);
+        unharmed(&case);
+    });
+    assert!(requests > 30, "{requests}");
+
+    let forget = ["forget", "--keep-last", "1", "--wait-lock", "0s"];
+    sweep(&ground, 4, &forget, |case| {
+        assert_eq!(ground.prove(case.store, &[older], &case.about), 0, "{}", case.about);
+        case.keepset.run(forget).expect(0);
+        assert_eq!(ground.runtime.block_on(ground.house.points(case.store)).unwrap().points.len(), 1, "{}", case.about);
+    });
+
+    sweep(&ground, 4, &["check", "--read-data"], |case| unharmed(&case));
+
+    sweep(&ground, 3, &["unlock"], |case| unharmed(&case));
+
+    let init = ["init"];
+    sweep(&ground, 3, &init, |case| {
+        let opens = || ground.runtime.block_on(ground.house.open(case.store)).map(|_| ());
+        if case.ran.code == 0 {
+            opens().unwrap();
+        } else {
+            assert!(matches!(case.keepset.run(init).code, 0 | 13), "{}", case.about);
+            opens().unwrap();
+        }
+    });
+
+    let new = scratch();
+    let file = new.path().join("new");
+    fs::write(&file, "another password").unwrap();
+    let second = Password::chosen(b"another password".to_vec());
+    sweep(&ground, 3, &["password", "add", "--new-password-file", file.to_str().unwrap()], |case| {
+        if case.ran.code == 0 {
+            ground.runtime.block_on(Repository::open(case.store.clone(), &second)).unwrap();
+        }
+        unharmed(&case);
+    });
+}
+
+#[test]
+fn a_connection_that_is_half_open_is_given_up_and_a_slow_one_is_not() {
+    let ground = Ground::new("slow");
+    let open = || {
+        let location = ground.proxy.location(ground.minio, "slow/store").parse().unwrap();
+        let patience = Patience { attempt: Duration::from_millis(700), outage: Duration::from_secs(300) };
+        Store::open(&location, &ground.minio.variables()).unwrap().with_patience(patience)
+    };
+    let body = bytes::Bytes::from(Dice(1).bytes(1 << 20));
+    ground.runtime.block_on(async {
+        // A store that has never answered is told at once, one that has is waited for.
+        ground.proxy.obey(|_, _| Fate::BlackHole);
+        assert_eq!(open().get("a").await.unwrap_err().kind, ErrorKind::Timeout);
+        let store = open();
+        ground.proxy.obey(|_, _| Fate::Pass);
+        store.put_new("a", body.clone()).await.unwrap();
+        ground.proxy.obey(|n, _| if n == 0 { Fate::BlackHole } else { Fate::Pass });
+        assert_eq!(store.get("a").await.unwrap(), body);
+        assert_eq!(ground.proxy.requests().len(), 2);
+        // A megabyte is given 10 seconds more than the attempt: what drips in for longer than the attempt is no outage.
+        ground.proxy.obey(|_, _| Fate::Drip(Duration::from_millis(150)));
+        assert_eq!(store.get("a").await.unwrap(), body);
+        assert_eq!(ground.proxy.requests().len(), 1);
+    });
+}
+
+/// A running program and all processes that it has started.
+fn family(child: u32) -> Vec<Pid> {
+    let mut family = vec![child];
+    for task in fs::read_dir(format!("/proc/{child}/task")).into_iter().flatten().flatten() {
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        family.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    family.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect()
+}
+
+/// Sends a signal to the whole family, the parent first.
+fn signal_all(child: u32, signal: Signal) {
+    for pid in family(child) {
+        // A mover may have ended meanwhile.
+        kill_process(pid, signal).ok();
+    }
+}
+
+/// Starts the program and lets the proxy know its pid before its first request is decided about.
+fn start(keepset: &Keepset, args: &[String], pid: &Mutex<Option<u32>>) -> Child {
+    let mut slot = pid.lock().unwrap();
+    let child = keepset.command().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    *slot = Some(child.id());
+    child
+}
+
+#[test]
+fn a_kill_at_any_of_fifty_moments_costs_nothing_but_the_run() {
+    let mut ground = Ground::new("kill");
+    let mut dice = Dice(0x6b69_6c6c);
+    let args = ground.backup_args();
+    // How many requests a backup makes here.
+    ground.copy("measure");
+    ground.proxy.obey(|_, _| Fate::Pass);
+    ground.keepset("measure").run(&args).expect(0);
+    let requests = ground.proxy.requests().len();
+    let mut killed = 0;
+    for chain in 0..5 {
+        // Ten kills in a row in one repository: what they leave behind piles up.
+        let name = format!("chain-{chain}");
+        let store = ground.copy(&name);
+        let keepset = ground.keepset(&name);
+        let kept = ground.house.kept.clone();
+        for round in 0..10 {
+            let (n, after, alone) = (dice.below(requests), dice.below(2) == 1, dice.below(3) == 0);
+            let about = format!("chain {chain}, round {round}: killed {} request {n}", if after { "after" } else { "before" });
+            let pid = Arc::new(Mutex::new(None));
+            let victim = Arc::clone(&pid);
+            ground.proxy.obey(move |number, _| {
+                if number != n {
+                    return Fate::Pass;
+                }
+                if let Some(pid) = *victim.lock().unwrap() {
+                    if alone {
+                        // Its mover notices by itself, and may go on for a moment.
+                        kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).ok();
+                    } else {
+                        signal_all(pid, Signal::KILL);
+                    }
+                }
+                if after { Fate::LoseReply } else { Fate::Reset }
+            });
+            let output = start(&keepset, &args, &pid).wait_with_output().unwrap();
+            killed += usize::from(output.status.signal() == Some(9));
+            ground.proxy.obey(|_, _| Fate::Pass);
+            // A killed run sealed its point or did not; a sealed one is whole.
+            for point in ground.runtime.block_on(ground.house.points(&store)).unwrap().points {
+                if !ground.house.kept.contains_key(&point.point.id) {
+                    ground.runtime.block_on(ground.house.prove_point(&store, &point.point.id, &about));
+                    ground.house.keep(point.point.id);
+                }
+            }
+            let next = keepset.run(&args);
+            assert_eq!(next.code, 0, "{about}: {}", next.err);
+            let new: Vec<_> = ground.runtime.block_on(ground.house.points(&store)).unwrap().points;
+            for point in
+                new.iter().filter(|point| !ground.house.kept.contains_key(&point.point.id)).map(|point| point.point.id).collect::<Vec<_>>()
+            {
+                ground.house.keep(point);
+            }
+            ground.house.change(100 + round);
+        }
+        ground.prove(&store, &[], &format!("chain {chain}"));
+        ground.restic(&name).check();
+        ground.house.kept = kept;
+    }
+    assert!(killed >= 40, "only {killed} of 50 runs were killed");
+}
+
+#[test]
+fn a_run_that_slept_while_its_lock_was_removed_and_its_packs_pruned_seals_nothing() {
+    let ground = Ground::new("sleep");
+    // Just before the last mover's report, and when the snapshot itself is on its way.
+    let moments: [fn(&Request) -> bool; 2] = [
+        |request| request.method == "PUT" && request.path.contains("/x-keepset/runs/"),
+        |request| request.method == "PUT" && request.path.contains("/snapshots/"),
+    ];
+    for (number, moment) in moments.into_iter().enumerate() {
+        let name = number.to_string();
+        let store = ground.copy(&name);
+        let keepset = ground.keepset(&name);
+        let gate = Gate::default();
+        let held = gate.clone();
+        ground.proxy.obey(move |_, request| if moment(request) { Fate::Held(held.clone()) } else { Fate::Pass });
+        let child = start(&keepset, &ground.backup_args(), &Mutex::new(None));
+        ground.runtime.block_on(gate.reached());
+        signal_all(child.id(), Signal::STOP);
+        let restic = ground.restic(&name);
+        restic.run(["unlock", "--remove-all"]);
+        restic.run(["prune"]);
+        gate.open();
+        signal_all(child.id(), Signal::CONT);
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        assert!(ran.code != 0 && ran.err.contains("lock"), "{}: {}", ran.code, ran.err);
+        assert_eq!(ground.prove(&store, &[], &format!("moment {number}: {}", ran.err)), 0);
+        restic.check();
+        ground.proxy.obey(|_, _| Fate::Pass);
+        keepset.run(ground.backup_args()).expect(0);
+        assert_eq!(ground.prove(&store, &[], "the next run"), 1);
+    }
+}
