@@ -78,6 +78,7 @@ fn a_damaged_index_object_spares_the_points_that_it_says_nothing_of_and_the_next
     assert!(refused.err.contains("repair index"), "{}", refused.err);
     assert!(!keepset.path("second/data-web-0").exists());
     // What the damaged object named is stored once more, so that there is a whole point again.
+    let packs = keepset.objects("data");
     let third = keepset.backup(&live);
     restore(&keepset, &third[..8], "third").expect(0);
     for claim in ["data-web-0", "data-web-1"] {
@@ -87,6 +88,16 @@ fn a_damaged_index_object_spares_the_points_that_it_says_nothing_of_and_the_next
     keepset.ok(["repair", "index"]);
     restore(&keepset, &second[..8], "second").expect(0);
     keepset.ok(["check", "--read-data"]);
+    // Now much stands in two packs, and one of them is enough, whichever the index names first.
+    for pack in keepset.objects("data").iter().filter(|pack| !packs.contains(pack)) {
+        fs::remove_file(pack).unwrap();
+    }
+    restore(&keepset, &second[..8], "once").expect(0);
+    assert_same(&live.join("data-web-1"), &keepset.path("once/data-web-1"));
+    let told = keepset.run(["repair", "points", "--json"]).expect(1);
+    let told: serde_json::Value = serde_json::from_str(&told.out).unwrap();
+    let whole: Vec<bool> = told["points"].as_array().unwrap().iter().map(|point| point["whole"].as_bool().unwrap()).collect();
+    assert_eq!(whole, [true, true, false]);
 }
 
 #[test]

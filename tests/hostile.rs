@@ -10,12 +10,18 @@ use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
+use keepset::model::entry::{Attrs, Entry, Kind};
 use keepset::model::id::Id;
+use keepset::monitor::Silent;
+use keepset::repository::check::{CheckOptions, check};
 use keepset::repository::codec::id_of;
-use keepset::repository::index;
+use keepset::repository::index::{self, Index};
 use keepset::repository::key::Password;
 use keepset::repository::pack::{BlobKind, PackEntry};
+use keepset::repository::prove::{packs_present, prove};
+use keepset::repository::reader::Reader;
 use keepset::repository::snapshot::{self, Snapshot};
 use keepset::store::Store;
 use support::crafted::{Crafted, dir, file, manifest, nodes_of};
@@ -255,6 +261,25 @@ fn folders_that_hold_each_other_again_and_again_are_refused_and_deep_ones_come_b
     .spring(false, Back);
     let cleared = Command::new("rm").arg("-rf").arg(&target).current_dir(keepset.dir.path()).status().unwrap();
     assert!(cleared.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_thousand_levels_cost_no_stack() {
+    let mut crafted = Crafted::new(Store::memory()).await;
+    let mut tree = crafted.tree(&nodes_of(&[file("end", &[Id([9; 32])], 4)]));
+    for _ in 0..50_000 {
+        tree = crafted.tree(&nodes_of(&[dir("d", &tree)]));
+    }
+    let root = crafted.root(manifest(&[(0, tree)]).as_bytes(), &[("data-web-0", tree)]);
+    crafted.index().await;
+    crafted.snapshot(root, 4).await;
+    let repository = crafted.repository;
+    let report = check(&repository, &CheckOptions { read_data: None, seed: 0, workers: 2 }, &Silent).await.unwrap();
+    assert_eq!((report.trees, report.missing_blobs, report.points[0].claims[0].lost.files), (50_004, 1, 1));
+    let reader = Reader::new(&repository, Arc::new(Index::load(&repository).await.unwrap()));
+    let claim = Entry { name: b"c".to_vec(), kind: Kind::Dir { subtree: Some(tree) }, attrs: Attrs::default() };
+    let proof = prove(&reader, vec![claim], &packs_present(&repository).await.unwrap()).await.unwrap();
+    assert_eq!((proof.entries, proof.absent_count), (50_002, 1));
 }
 
 impl Trap {

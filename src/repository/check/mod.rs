@@ -113,7 +113,10 @@ async fn check_keys(repository: &Repository, findings: &mut Findings) -> Result<
 /// A lock that cannot be read keeps everybody out, since it could be anybody's.
 async fn check_locks(repository: &Repository, findings: &mut Findings) -> Result<(), RepositoryError> {
     for lock in lock::locks(repository).await?.iter().filter(|lock| lock.record.is_none()) {
-        findings.damage(&lock.key, "it cannot be read, and so counts as somebody's who wants to be alone: `keepset unlock` removes it");
+        findings.damage(
+            &lock.key,
+            "it cannot be read, and so counts as somebody's who wants to be alone: `keepset unlock` removes it when it is half an hour old",
+        );
     }
     Ok(())
 }
