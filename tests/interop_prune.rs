@@ -111,6 +111,20 @@ fn a_restic_backup_that_relies_on_marked_packs_keeps_them() {
 }
 
 #[test]
+fn forget_can_prune_at_once() {
+    let keepset = Keepset::new();
+    let root = keepset.set(1);
+    keepset.backup(&root);
+    fs::write(root.join("data-web-0/pages"), Dice(90).bytes(300_000)).unwrap();
+    keepset.backup(&root);
+    let answer = keepset.json(["forget", "--keep-last", "1", "--prune"]);
+    assert!(answer["prune"]["condemned"]["packs"].as_u64().unwrap() > 0, "{answer}");
+    assert!(keepset.ok(["forget", "--keep-last", "1", "--prune"]).contains("deleted: "));
+    restic(&keepset).check();
+    assert_eq!(keepset.run(["forget", "--keep-last", "1", "--prune", "--dry-run"]).code, 2);
+}
+
+#[test]
 fn limits_that_make_no_sense_are_refused() {
     let keepset = Keepset::new();
     for args in [["--max-unused", "101%"], ["--max-unused", "-1"], ["--max-repack", "much"]] {

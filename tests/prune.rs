@@ -24,23 +24,8 @@ async fn used_ground() -> Ground {
     let gone = ground.backup(&files(20..60)).await.unwrap();
     ground.backup(&files((40..50).chain(100..110))).await.unwrap();
     ground.forget(&gone).await;
-    orphan(&ground, 300..310).await;
+    ground.orphan(300..310).await;
     ground
-}
-
-/// Packs of a run that died before it put an index.
-async fn orphan(ground: &Ground, seeds: std::ops::Range<u64>) {
-    let mut dying = ground.copy().await;
-    let index = |_, call: &Call| (call.kind == Kind::Put && call.key.starts_with("index/")).then_some(Fault::Dead);
-    dying.faulty.obey(index);
-    dying.backup(&files(seeds)).await.unwrap_err();
-    dying.reboot().await;
-    let known: Vec<_> = ground.repository.store().list("data").await.unwrap();
-    for pack in dying.repository.store().list("data").await.unwrap() {
-        if !known.iter().any(|object| object.key == pack.key) {
-            ground.repository.store().put_new(&pack.key, dying.repository.store().get(&pack.key).await.unwrap()).await.unwrap();
-        }
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,20 +79,22 @@ async fn every_operation_asks_its_store_as_little_as_it_can() {
 
     ground.backup().await;
     let claims = 3;
-    // A mover reads the config and every index, and puts a pack of data, one of trees, the index of both, and its report.
-    let (mover_puts, mover_lists) = (4, 1);
+    // Before the movers: has another run died, and may this one?
+    let (begin_puts, begin_lists) = (1, 1);
+    // A mover reads the config, every index and what a prune has marked, and puts a pack of data, one of trees, the index of both, and its report.
+    let (mover_puts, mover_lists) = (4, 2);
     // The seal looks at the lock three times, for new indexes and for all packs; it puts a pack of data, one of trees, their index, and the snapshot.
     let (seal_puts, seal_lists) = (4, 5);
     ground.expect(
         "first backup",
         Counts {
-            puts: LOCK.puts + claims * mover_puts + seal_puts,
+            puts: LOCK.puts + begin_puts + claims * mover_puts + seal_puts,
             // Each mover sees the indexes of those before it, the seal those of all.
             gets: claims + (1 + 2) + claims,
             heads: 0,
             // The plan reads the index and the snapshots.
-            lists: LOCK.lists + 2 + claims * mover_lists + seal_lists,
-            // The movers' reports go in one request.
+            lists: LOCK.lists + begin_lists + 2 + claims * mover_lists + seal_lists,
+            // The run's traces go in one request.
             deletes: LOCK.deletes + 1,
         },
     );
@@ -102,12 +104,12 @@ async fn every_operation_asks_its_store_as_little_as_it_can() {
     ground.expect(
         "backup of an unchanged set",
         Counts {
-            puts: LOCK.puts + claims + seal_puts,
+            puts: LOCK.puts + begin_puts + claims + seal_puts,
             // The plan reads the indexes, the last point's snapshot, its upper trees at once and its manifest; each mover the config, the
             // indexes, and the trees of its claim's last point at once.
             gets: indexes + 3 + claims * (1 + indexes + 1),
             heads: 0,
-            lists: LOCK.lists + 2 + claims * mover_lists + seal_lists,
+            lists: LOCK.lists + begin_lists + 2 + claims * mover_lists + seal_lists,
             deletes: LOCK.deletes + 1,
         },
     );

@@ -4,6 +4,7 @@
 //! moment its snapshot object is put, which is the last thing that happens. A backup that ends before leaves nothing that counts.
 
 mod carry;
+mod dead;
 mod error;
 mod options;
 mod plan;
@@ -53,13 +54,19 @@ impl Backup {
     pub async fn run(&self, set: &SetName, options: &BackupOptions) -> Result<Sealed, BackupError> {
         let lock_options = LockOptions { identity: self.identity.clone(), wait: options.wait_lock, clock: self.clock.clone() };
         // Planned while the lock is taken, to save its round trips. Whatever went in between is found missing before the seal.
-        let (lock, prepared) =
-            tokio::join!(Lock::acquire(&self.repository, Mode::Shared, &lock_options, self.monitor.as_ref()), self.prepare(set, options));
+        let (lock, prepared, traces) = tokio::join!(
+            Lock::acquire(&self.repository, Mode::Shared, &lock_options, self.monitor.as_ref()),
+            self.prepare(set, options),
+            self.traces()
+        );
         let lock = lock?;
-        let prepared = if lock.waited() { self.prepare(set, options).await } else { prepared };
-        let sealed = match prepared {
-            Ok(prepared) => self.run_locked(prepared, options, &lock).await,
-            Err(error) => Err(error),
+        // Who was waited for may have changed what was read; and what could not be read may have been replaced just then.
+        let again = lock.waited() || matches!(prepared, Err(BackupError::Repository(_)));
+        let prepared = if again { self.prepare(set, options).await } else { prepared };
+        let sealed = match (prepared, traces) {
+            (Ok(prepared), Ok(traces)) => self.run_locked(prepared, traces, options, &lock).await,
+            (Err(error), _) => Err(error),
+            (_, Err(error)) => Err(error.into()),
         };
         let released = lock.release().await;
         if let (Ok(_), Err(error)) = (&sealed, released) {
@@ -72,11 +79,14 @@ impl Backup {
     async fn run_locked(
         &self,
         (plan, index): (BackupPlan, Arc<Index>),
+        traces: Vec<String>,
         options: &BackupOptions,
         lock: &Lock,
     ) -> Result<Sealed, BackupError> {
         let run = run_id(&self.clock)?;
         let started = self.clock.local();
+        let index = self.take_over(lock, traces, index).await?;
+        self.begin(&run).await?;
         let reports = carry::carry(self, &plan, options, &run, lock).await?;
         plan::check_reports(&plan, &reports, options)?;
         let sealing = seal::Sealing { backup: self, plan: &plan, run: &run, started, lock, before: &index };

@@ -421,6 +421,7 @@ mod tests {
             }],
             new_packs: Vec::new(),
             new_indexes: Vec::new(),
+            old_indexes: Vec::new(),
         };
         assert!(check_reports(&plan, &[report(1)], &options()).is_ok());
         assert!(matches!(check_reports(&plan, &[report(0)], &options()), Err(Refusal::Emptied { .. })));

@@ -12,7 +12,7 @@ use crate::model::claim::ClaimId;
 use crate::model::entry::{Attrs, Entry, Kind, Time};
 use crate::model::id::Id;
 use crate::model::manifest::{ChangeDetection, ClaimRecord, ClaimStatus, Manifest, PointKind, VERSION};
-use crate::model::mover_job::{ClaimReport, MoverReport, Problem, ProblemKind, Progress, report_key};
+use crate::model::mover_job::{ClaimReport, MoverReport, Problem, ProblemKind, Progress, begun_key, report_key};
 use crate::model::set::SetName;
 use crate::monitor::Event;
 use crate::repository::error::RepositoryError;
@@ -130,10 +130,12 @@ impl Sealing<'_> {
                 return Err(BackupError::Vanished { what: format!("index {id}") });
             }
         }
-        if self.before.packs().iter().all(|pack| present.contains_key(pack) && indexed.contains(pack)) {
+        // Whoever relied on a blob found it in an index object that was read before.
+        let mut relied = self.before.objects().iter().chain(reports.iter().flat_map(|report| &report.old_indexes));
+        if relied.all(|id| indexes.contains(id)) && index.packs().iter().all(|pack| present.contains_key(pack)) {
             return Ok(());
         }
-        // Some old pack is gone. Whether this point needs it only its trees can tell.
+        // Something of the old is gone. Whether this point needs it only its trees can tell.
         let roots =
             reports.iter().flat_map(|report| &report.claims).map(|claim| folder(claim.name.as_bytes(), claim.root.clone(), claim.tree));
         let proof = prove::prove(&Reader::new(repository, Arc::clone(index)), roots.collect(), &present).await?;
@@ -243,10 +245,11 @@ impl Sealing<'_> {
         }
     }
 
-    /// The movers' reports have served their turn.
+    /// The run's traces have served their turn.
     async fn tidy(&self) {
         let store = self.backup.repository.store();
-        let keys: Vec<String> = self.plan.ordinals.iter().map(|ordinal| report_key(self.run, ordinal.ordinal)).collect();
+        let reports = self.plan.ordinals.iter().map(|ordinal| report_key(self.run, ordinal.ordinal));
+        let keys: Vec<String> = reports.chain([begun_key(self.run)]).collect();
         if let Err(error) = store.delete(&keys).await {
             tracing::warn!(%error, run = self.run, "the run's reports could not be removed; they harm nothing");
         }

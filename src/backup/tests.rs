@@ -84,6 +84,7 @@ fn report(job: &MoverJob, tree: Id, packs: &[Id], indexes: &[Id], problems: &[Pr
         claims: claims.collect(),
         new_packs: packs.to_vec(),
         new_indexes: indexes.to_vec(),
+        old_indexes: Vec::new(),
     }
 }
 
@@ -258,6 +259,22 @@ async fn an_old_pack_that_is_lost_stops_a_point_only_if_the_point_needs_it() {
     repository.store().delete(&keys).await.unwrap();
     let error = house.backup.run(&web(), &BackupOptions::default()).await.unwrap_err();
     assert!(matches!(error, BackupError::Vanished { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_index_that_only_a_mover_had_read_and_that_is_gone_before_the_seal_means_no_point() {
+    let mut house = house(plain).await;
+    let repository = house.backup.repository.clone();
+    let (tree, _, indexes) = saved(&repository, "of a run beside this one").await;
+    repository.store().delete(&[format!("index/{}", indexes[0])]).await.unwrap();
+    let work = move |job: &MoverJob| {
+        let report = MoverReport { old_indexes: indexes.clone(), ..report(job, tree, &[], &[], &[]) };
+        vec![MoverLine::Report(report)]
+    };
+    house.backup.platform = Arc::new(Fake { state: state(0..3), work: Some(Box::new(work)), ..Fake::default() });
+    let error = house.backup.run(&web(), &BackupOptions::default()).await.unwrap_err();
+    assert!(matches!(error, BackupError::Vanished { .. }), "{error}");
+    assert_eq!(repository.ids("snapshots").await.unwrap(), []);
 }
 
 #[tokio::test]

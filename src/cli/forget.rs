@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitCode;
 use crate::cli::output::{Output, Tone};
+use crate::cli::prune;
 use crate::cli::stop::{Stop, unless_stopped};
 use crate::cli::table::Table;
 use crate::cli::view::PointView;
@@ -24,6 +25,7 @@ use crate::repository::forget::remove_snapshots;
 use crate::repository::index::Index;
 use crate::repository::lock::{Lock, Mode};
 use crate::repository::points::{Points, StoredPoint, list_points};
+use crate::repository::prune::PruneReport;
 use crate::repository::reader::Reader;
 use crate::repository::select::{ChoiceError, Selector};
 use crate::repository::{Repository, Unreadable};
@@ -39,7 +41,7 @@ use crate::retention::{self, Policy};
 ///
 /// Each rule keeps the newest complete point of each of that many hours, days, … The newest complete
 /// point of a set always stays, partial ones stay until a newer one is complete, safety points are
-/// left alone. Space is not given back by this: `keepset prune` does that.
+/// left alone. Space is given back by `keepset prune`, or at once with --prune.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Forget {
@@ -76,6 +78,10 @@ pub struct Forget {
     /// Say what would go, and remove nothing
     #[arg(long, short = 'n')]
     dry_run: bool,
+
+    /// Then give back the space of what no snapshot needs any more, as `keepset prune` does
+    #[arg(long, conflicts_with = "dry_run")]
+    prune: bool,
 
     /// How long to wait for others that use the repository
     #[arg(long, value_name = "SPAN")]
@@ -131,6 +137,8 @@ struct Answer {
     sets: Vec<SetAnswer>,
     /// Damaged snapshots that were named: of which set they were is not known.
     unreadable: Vec<Unreadable>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prune: Option<PruneReport>,
 }
 
 #[derive(Serialize)]
@@ -163,10 +171,13 @@ pub async fn run(args: &Forget, wire: &Wire, stop: Stop) -> anyhow::Result<ExitC
         remove_snapshots(&repository, &lock, &ids).await?;
         Ok(answer)
     };
-    let result = unless_stopped(stop, work).await;
+    let result = unless_stopped(stop.clone(), work).await;
     let released = lock.release().await;
-    let answer = result?;
+    let mut answer = result?;
     released?;
+    if args.prune {
+        answer.prune = Some(prune::by_default(&repository, wire, args.wait_lock, stop).await?);
+    }
     tell(&answer, wire.output)
 }
 
@@ -206,7 +217,7 @@ async fn decide(args: &Forget, wire: &Wire, repository: &Repository) -> anyhow::
         }
     }
     let zone: Tz = wire.settings.defaults.time_zone.as_deref().unwrap_or("UTC").parse().unwrap_or(Tz::UTC);
-    let mut answer = Answer { dry_run: args.dry_run, sets: Vec::new(), unreadable: Vec::new() };
+    let mut answer = Answer { dry_run: args.dry_run, sets: Vec::new(), unreadable: Vec::new(), prune: None };
     let mut ids = Vec::new();
     for (set, of_set) in sets {
         let decisions = retention::decide(&of_set, &policy(args, wire, set)?, wire.clock.now(), &zone)?;
@@ -262,7 +273,7 @@ fn named(args: &Forget, points: &Points) -> anyhow::Result<(Answer, Vec<Id>)> {
         .into_iter()
         .map(|((cluster, set), forget)| SetAnswer { cluster: cluster.to_owned(), set: set.clone(), keep: Vec::new(), forget })
         .collect();
-    Ok((Answer { dry_run: args.dry_run, sets, unreadable }, ids.into_iter().collect()))
+    Ok((Answer { dry_run: args.dry_run, sets, unreadable, prune: None }, ids.into_iter().collect()))
 }
 
 fn judged(points: &Points, decisions: Vec<retention::Decision>) -> Vec<Judged> {
@@ -310,6 +321,9 @@ fn tell(answer: &Answer, output: Output) -> anyhow::Result<ExitCode> {
         output.table(&table)?;
         let (kept, gone) = (set.keep.len() as u64, set.forget.len() as u64);
         output.line(&format!("{} kept, {gone} {verb}", words::count(kept, "point", "points")))?;
+    }
+    if let Some(pruned) = &answer.prune {
+        prune::text(pruned, output)?;
     }
     Ok(ExitCode::Done)
 }

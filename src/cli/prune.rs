@@ -8,7 +8,11 @@ use crate::cli::stop::Stop;
 use crate::cli::wire::Wire;
 use crate::cli::words;
 use crate::config::{Percent, Size, Span};
+use crate::repository::Repository;
 use crate::repository::prune::{Amount, Figures, Limits, Prune, PruneError, PruneOptions, PruneReport, YOUNG};
+
+/// As restic has it, and as the flag's help says.
+const MAX_UNUSED: Percent = Percent(5.0);
 
 /// Give back the space of what no snapshot needs any more
 ///
@@ -26,8 +30,13 @@ use crate::repository::prune::{Amount, Figures, Limits, Prune, PruneError, Prune
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct PruneArgs {
-    #[command(flatten)]
-    limits: LimitArgs,
+    /// How much of what is left may be unused: less costs more repacking
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = unused)]
+    max_unused: Percent,
+
+    /// Repack no more than this much in one run
+    #[arg(long, value_name = "SIZE")]
+    max_repack: Option<Size>,
 
     /// Delete in this very run what it takes out of the index. Safe if every program that reads the
     /// repository takes locks, and its store's lists are current; keepset's `ls`, `dump` and `diff` and
@@ -44,18 +53,6 @@ pub struct PruneArgs {
     wait_lock: Option<Span>,
 }
 
-/// How much to repack.
-#[derive(Clone, Copy, Debug, clap::Args)]
-pub struct LimitArgs {
-    /// How much of what is left may be unused: less costs more repacking
-    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = unused)]
-    max_unused: Percent,
-
-    /// Repack no more than this much in one run
-    #[arg(long, value_name = "SIZE")]
-    max_repack: Option<Size>,
-}
-
 /// As a share of a hundred, or nothing at all.
 fn unused(text: &str) -> Result<Percent, String> {
     if text.trim().trim_end_matches('%').trim_end() == "0" { Ok(Percent(0.0)) } else { text.parse() }
@@ -63,7 +60,8 @@ fn unused(text: &str) -> Result<Percent, String> {
 
 /// Prunes and tells what became of it.
 pub async fn run(args: &PruneArgs, wire: &Wire, stop: Stop) -> anyhow::Result<ExitCode> {
-    let report = prune(wire, args.limits, args.dry_run, args.now, args.wait_lock, stop).await?;
+    let repository = wire.repository().await?;
+    let report = prune(args, &repository, wire, stop).await?;
     if wire.output.is_json() {
         wire.output.json(&report)?;
     } else {
@@ -72,14 +70,19 @@ pub async fn run(args: &PruneArgs, wire: &Wire, stop: Stop) -> anyhow::Result<Ex
     Ok(ExitCode::Done)
 }
 
-async fn prune(wire: &Wire, limits: LimitArgs, dry_run: bool, now: bool, wait: Option<Span>, stop: Stop) -> anyhow::Result<PruneReport> {
-    let repository = wire.repository().await?;
+/// What `keepset prune` without any flags does, for verbs that end with it.
+pub async fn by_default(repository: &Repository, wire: &Wire, wait_lock: Option<Span>, stop: Stop) -> anyhow::Result<PruneReport> {
+    let args = PruneArgs { max_unused: MAX_UNUSED, max_repack: None, now: false, dry_run: false, wait_lock };
+    prune(&args, repository, wire, stop).await
+}
+
+async fn prune(args: &PruneArgs, repository: &Repository, wire: &Wire, stop: Stop) -> anyhow::Result<PruneReport> {
     let shown = Shown::new(wire.output);
-    let limits = Limits { max_unused: limits.max_unused.0, max_repack: limits.max_repack.map(|size| size.0) };
+    let limits = Limits { max_unused: args.max_unused.0, max_repack: args.max_repack.map(|size| size.0) };
     let prune = Prune {
-        repository: &repository,
-        lock: &wire.lock_options(wire.wait_lock(wait)),
-        options: PruneOptions { limits, dry_run, now, young: YOUNG, memory: wire.memory() },
+        repository,
+        lock: &wire.lock_options(wire.wait_lock(args.wait_lock)),
+        options: PruneOptions { limits, dry_run: args.dry_run, now: args.now, young: YOUNG, memory: wire.memory() },
         monitor: &shown,
         cancel: stop,
     };
@@ -91,7 +94,8 @@ async fn prune(wire: &Wire, limits: LimitArgs, dry_run: bool, now: bool, wait: O
     })
 }
 
-fn text(report: &PruneReport, output: Output) -> anyhow::Result<()> {
+/// The report as people read it.
+pub fn text(report: &PruneReport, output: Output) -> anyhow::Result<()> {
     let packs = |amount: &Amount| format!("{} ({})", words::count(amount.packs, "pack", "packs"), words::bytes(amount.bytes));
     output.line(&format!("{} followed", words::count(report.snapshots, "snapshot", "snapshots")))?;
     if let Some(planned) = &report.planned {

@@ -88,9 +88,17 @@ pub enum MoverLine {
     },
 }
 
+/// Where runs leave objects of their own until their points are sealed.
+pub const RUNS: &str = "x-keepset/runs";
+
 /// The object that holds the report of a save, sealed, until its run is.
 pub fn report_key(run: &str, ordinal: Ordinal) -> String {
-    format!("x-keepset/runs/{run}/{ordinal}")
+    format!("{RUNS}/{run}/{ordinal}")
+}
+
+/// The object that a run puts before its movers start. Where it is left, the run has died, and so may have packs in no index.
+pub fn begun_key(run: &str) -> String {
+    format!("{RUNS}/{run}/begun")
 }
 
 /// What made a mover fail, as far as the exit code depends on it.
@@ -144,6 +152,9 @@ pub struct MoverReport {
     pub new_packs: Vec<Id>,
     /// Indexes that this mover put.
     pub new_indexes: Vec<Id>,
+    /// Indexes that it had read before: all packs that it relied on are in these or in the new ones.
+    #[serde(default)]
+    pub old_indexes: Vec<Id>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

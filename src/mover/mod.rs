@@ -17,6 +17,7 @@ use crate::mover::error::MoverError;
 use crate::repository::Repository;
 use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
+use crate::repository::prune::record::Records;
 use crate::repository::reader::Reader;
 use crate::repository::writer::{Writer, WriterOptions};
 
@@ -30,16 +31,30 @@ pub async fn run(
     stop: Arc<AtomicBool>,
 ) -> Result<MoverReport, MoverError> {
     crate::volume::raise_open_files();
-    let index = Arc::new(Index::load_readable(&repository).await?.0);
+    // The run's lock stands already. Who saves does not rely on packs that a prune has marked; who fills reads them as any other.
+    let avoided = async {
+        let records = if matches!(job.task, Task::Save(_)) { Records::load(&repository).await? } else { Records::default() };
+        Ok(records.packs())
+    };
+    let ((index, _), avoided) = tokio::try_join!(Index::load_readable(&repository), avoided)?;
+    let index = Arc::new(index);
     let reader = Arc::new(Reader::new(&repository, Arc::clone(&index)));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = Handle::current();
     let MoverJob { run, ordinal, memory, task, .. } = job;
-    let mut report =
-        MoverReport { run, ordinal, total: counters.progress(), claims: Vec::new(), new_packs: Vec::new(), new_indexes: Vec::new() };
+    let mut report = MoverReport {
+        run,
+        ordinal,
+        total: counters.progress(),
+        claims: Vec::new(),
+        new_packs: Vec::new(),
+        new_indexes: Vec::new(),
+        old_indexes: Vec::new(),
+    };
     match task {
         Task::Save(claims) => {
-            let writer = Writer::new(&repository, index, WriterOptions::for_memory(memory));
+            report.old_indexes = index.objects().to_vec();
+            let writer = Writer::avoiding(&repository, index, avoided, WriterOptions::for_memory(memory));
             let chunker = repository.config().chunker()?;
             let tools =
                 save::Tools { writer: writer.clone(), reader, chunker, counters: Arc::clone(&counters), clock, runtime, threads, stop };

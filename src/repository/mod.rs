@@ -3,6 +3,7 @@
 //! It knows the store and nothing else of the world: neither files on disk nor platforms. Everything that is stored is sealed with the
 //! master key, which each password opens. Order of writes is the transaction: packs, then the index that names them, then the snapshot.
 
+pub mod adopt;
 pub mod browse;
 pub mod check;
 pub mod chunk;

@@ -97,6 +97,7 @@ fn filled(job: &MoverJob) -> Vec<MoverLine> {
         claims: claims.collect(),
         new_packs: Vec::new(),
         new_indexes: Vec::new(),
+        old_indexes: Vec::new(),
     })]
 }
 

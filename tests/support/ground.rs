@@ -25,7 +25,7 @@ use keepset::repository::reader::Reader;
 use keepset::repository::snapshot::{self, Snapshot};
 use keepset::repository::tree;
 use keepset::repository::writer::{Writer, WriterOptions};
-use keepset::store::fault::Faulty;
+use keepset::store::fault::{Fault, Faulty, Kind as CallKind};
 use keepset::store::{Patience, Store};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -145,6 +145,27 @@ impl Ground {
         remove_snapshots(&self.repository, &lock, &[*id]).await.unwrap();
         lock.release().await.unwrap();
         self.points.remove(id);
+    }
+
+    /// Packs of a run that died before it put an index; their names.
+    pub async fn orphan(&self, seeds: std::ops::Range<u64>) -> Vec<String> {
+        let mut dying = self.copy().await;
+        dying.faulty.obey(|_, call| (call.kind == CallKind::Put && call.key.starts_with("index/")).then_some(Fault::Dead));
+        dying.backup(&files(seeds)).await.unwrap_err();
+        dying.reboot().await;
+        let known = self.repository.store().list("data").await.unwrap();
+        let mut orphans = Vec::new();
+        for pack in dying.repository.store().list("data").await.unwrap() {
+            if !known.iter().any(|object| object.key == pack.key) {
+                self.repository.store().put_new(&pack.key, dying.repository.store().get(&pack.key).await.unwrap()).await.unwrap();
+                orphans.push(pack.key);
+            }
+        }
+        orphans
+    }
+
+    pub async fn remove(&self, keys: &[String]) {
+        self.repository.store().delete(keys).await.unwrap();
     }
 
     /// A lock as stock restic writes it.

@@ -167,10 +167,14 @@ impl Lock {
         self.0.as_ref().is_some_and(|held| held.core.exclusive)
     }
 
-    /// Every lock on the repository but this one; those of the dead among them.
+    /// Every lock on the repository but this one. Locks of our own whose owners are provably dead are removed on the way.
     pub async fn others(&self) -> Result<Vec<Standing>, RepositoryError> {
         let Some(held) = &self.0 else { return Ok(Vec::new()) };
-        Ok(locks(&held.core.repository).await?.into_iter().filter(|lock| !lock.is_of(&held.core.nonce)).collect())
+        let core = &held.core;
+        let own = key(&core.state.lock().await.current);
+        let (_, standing) = survey::locks_but(&core.repository, Some(&own)).await?;
+        let others = standing.into_iter().filter(|lock| !lock.is_of(&core.nonce)).collect();
+        survey::reap(&core.repository, others, &core.options.clock).await
     }
 
     /// Proves that the lock was never lost: it is fresh and its object is there now. To be asked before anything that must not happen

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt, TryStreamExt};
 
 use crate::model::id::Id;
+use crate::model::mover_job::RUNS;
 use crate::monitor::Event;
 use crate::repository::Repository;
 use crate::repository::error::RepositoryError;
@@ -56,7 +57,10 @@ pub(super) async fn unindex(prune: &Prune<'_>, lock: &Lock, marked: Marked, repo
         let old: Vec<String> = old.iter().map(|id| format!("{}/{id}", index::FOLDER)).collect();
         remove(repository, &old).await?;
     }
-    remove(repository, &[key]).await
+    // No run lives: what runs have left is of the dead, and so were the packs that they put.
+    let traces = repository.store().list(RUNS).await.map_err(RepositoryError::from)?;
+    let spent: Vec<String> = traces.into_iter().map(|object| object.key).chain([key]).collect();
+    remove(repository, &spent).await
 }
 
 async fn remove(repository: &Repository, keys: &[String]) -> Result<(), PruneError> {

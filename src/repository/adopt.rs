@@ -1,0 +1,54 @@
+//! Packs that a run had put when it died, before it put an index: taken into the index, so that the next run need not put them again.
+
+use std::collections::HashSet;
+
+use futures::{StreamExt, TryStreamExt};
+
+use crate::model::id::Id;
+use crate::repository::Repository;
+use crate::repository::error::RepositoryError;
+use crate::repository::header;
+use crate::repository::index::{self, Index};
+use crate::repository::lock::Lock;
+use crate::repository::prove::packs_present;
+use crate::repository::prune::record::Records;
+
+const IN_FLIGHT: usize = 16;
+
+/// Puts index objects for the packs that no index object names, and returns how many those are; `None` where somebody else is at work, whose
+/// packs they may be. `lock` is a shared one of the caller's, whose movers have not begun. A pack whose header does not say what it holds is left
+/// alone, and so is one that a prune is about to delete.
+///
+/// A writer holds its lock from before its first pack until after its index. So a pack that is listed first, while then no other lock stands,
+/// and that is in no index object loaded last, was put by one that is dead.
+pub async fn adopt(repository: &Repository, lock: &Lock, index: &Index) -> Result<Option<usize>, RepositoryError> {
+    if !lock.others().await?.is_empty() {
+        return Ok(None);
+    }
+    let present = packs_present(repository).await?;
+    if !lock.others().await?.is_empty() {
+        return Ok(None);
+    }
+    let index = index.reload(repository).await?;
+    let condemned = Records::load(repository).await?.packs();
+    let indexed: HashSet<&Id> = index.packs().iter().collect();
+    let orphans = present.into_iter().filter(|(id, _)| !indexed.contains(id) && !condemned.contains(id));
+    let read = |(id, size)| async move {
+        match header::read(repository, &id, size).await {
+            Ok(entries) => Ok(Some((id, entries))),
+            Err(error @ RepositoryError::Damaged { .. }) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a pack that a killed run left cannot be used");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    };
+    let found: Vec<Option<_>> = futures::stream::iter(orphans).map(read).buffer_unordered(IN_FLIGHT).try_collect().await?;
+    let found: Vec<_> = found.into_iter().flatten().collect();
+    let count = found.len();
+    if count > 0 {
+        lock.prove().await?;
+        index::put_all(repository, found).await?;
+    }
+    Ok(Some(count))
+}
