@@ -343,6 +343,30 @@ fn a_few_kilobytes_that_unpack_to_hundreds_of_megabytes_are_refused_wherever_the
     }
 }
 
+#[test]
+fn objects_of_absurd_size_are_not_read() {
+    let trap = claim(|crafted| vec![file("x", &[crafted.data(b"data")], 4)]);
+    let name = "a".repeat(64);
+    // Terabytes of hole: more than any machine's memory.
+    let huge = |key: &str| fs::File::create(trap.keepset.path("repository").join(key)).unwrap().set_len(1 << 42).unwrap();
+    for folder in ["snapshots", "index", "keys", "x-keepset/runs"] {
+        fs::create_dir_all(trap.keepset.path("repository").join(folder)).unwrap();
+        huge(&format!("{folder}/{name}"));
+    }
+    let ran = trap.run(&["check"]);
+    let told = |line: &&str| (line.starts_with("damaged: ") || line.starts_with("note: ")) && line.contains("it is far too long");
+    assert_eq!((ran.code, ran.out.lines().filter(told).count()), (1, 4), "{ran:?}");
+    let ran = trap.run(&["restore", "shop/web", "--point", &trap.point.hex(), "--into", trap.keepset.path("out/target").to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    fs::create_dir_all(trap.keepset.path("repository/locks")).unwrap();
+    huge(&format!("locks/{name}"));
+    let mut lone = trap.keepset.command();
+    let ran = Ran::of(lone.args(["check", "--wait-lock", "0s"]).output().unwrap()).refused(11, "an unreadable lock");
+    assert!(ran.err.contains(&name), "{}", ran.err);
+    huge("config");
+    trap.keepset.run(["list"]).refused(1, "it is far too long");
+}
+
 impl Trap {
     fn seal(&self, plain: &[u8]) -> Vec<u8> {
         keepset::repository::crypto::MasterKey::from_bytes(&[7; 64]).cipher().seal(plain).unwrap()

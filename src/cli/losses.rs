@@ -13,11 +13,15 @@ const MOST_POINTS: usize = 4;
 /// Damaged points that are told in detail.
 const MOST_DETAILED: usize = 20;
 
-/// A point as people know it: id, set and time.
+/// A point as people know it: id, set and time, as far as they can be told.
 pub fn name(point: &PointState) -> String {
-    let set = point.set.as_ref().map_or_else(|| "of no set that is known".to_owned(), ToString::to_string);
-    let time = DateTime::parse_from_rfc3339(&point.time).map_or_else(|_| "at an unknown time".to_owned(), words::time);
-    format!("{} {set} {time}", point.id.short())
+    let time = DateTime::parse_from_rfc3339(&point.time).map(words::time);
+    match (&point.set, time) {
+        (Some(set), Ok(time)) => format!("{} {set} {time}", point.id.short()),
+        (Some(set), Err(_)) => format!("{} {set}", point.id.short()),
+        (None, Ok(time)) => format!("{} of another program, {time}", point.id.short()),
+        (None, Err(_)) => format!("{} of an unknown set", point.id.short()),
+    }
 }
 
 /// A line for each finding, with the points that it touches, newest first.

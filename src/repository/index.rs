@@ -97,7 +97,7 @@ impl Index {
         let mut unreadable = Vec::new();
         let see = |id, packs: Result<&[(Id, Vec<PackEntry>)], RepositoryError>| match packs {
             Err(RepositoryError::Damaged { reason, .. }) => {
-                tracing::warn!(index = %id, reason, "an index object is damaged, and what it names is taken for absent");
+                tracing::debug!(index = %id, reason, "an index object is damaged, and what it names is taken for absent");
                 unreadable.push(Unreadable { id, reason });
                 Ok(())
             }
