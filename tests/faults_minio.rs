@@ -88,6 +88,17 @@ impl Ground {
         self.runtime.block_on(self.house.prove(store, gone, about)).len()
     }
 
+    /// Proves the points that are not known yet and remembers them as what the volumes hold now. How many there were.
+    fn keep_new(&mut self, store: &Store, about: &str) -> usize {
+        let points = self.runtime.block_on(self.house.points(store)).unwrap().points;
+        let new: Vec<Id> = points.iter().map(|point| point.point.id).filter(|id| !self.house.kept.contains_key(id)).collect();
+        for id in &new {
+            self.runtime.block_on(self.house.prove_point(store, id, about));
+            self.house.keep(*id);
+        }
+        new.len()
+    }
+
     /// The older and the newer of the two points.
     fn ages(&self) -> (Id, Id) {
         let memory = Store::from_object_store(Arc::new(self.base.fork()), "memory", Patience::local());
@@ -274,16 +285,43 @@ fn start(keepset: &Keepset, args: &[String], pid: &Mutex<Option<u32>>) -> Child 
     child
 }
 
+/// Runs the program and kills it when its `n`-th request has been answered, or before anybody has seen it: parent and movers alike, or
+/// the parent `alone`, whose movers notice by themselves and may go on for a moment. Whether it was there to be killed.
+fn kill_at(ground: &Ground, keepset: &Keepset, args: &[String], n: usize, after: bool, alone: bool) -> bool {
+    let pid = Arc::new(Mutex::new(None));
+    let victim = Arc::clone(&pid);
+    ground.proxy.obey(move |number, _| {
+        if number != n {
+            return Fate::Pass;
+        }
+        if let Some(pid) = *victim.lock().unwrap() {
+            if alone {
+                kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).ok();
+            } else {
+                signal_all(pid, Signal::KILL);
+            }
+        }
+        if after { Fate::LoseReply } else { Fate::Reset }
+    });
+    let output = start(keepset, args, &pid).wait_with_output().unwrap();
+    ground.proxy.obey(|_, _| Fate::Pass);
+    output.status.signal() == Some(9)
+}
+
+/// How many requests the program makes on a fresh copy.
+fn measure(ground: &Ground, args: &[String]) -> usize {
+    ground.copy("measure");
+    ground.proxy.obey(|_, _| Fate::Pass);
+    ground.keepset("measure").run(args).expect(0);
+    ground.proxy.requests().len()
+}
+
 #[test]
 fn a_kill_at_any_of_fifty_moments_costs_nothing_but_the_run() {
     let mut ground = Ground::new("kill");
     let mut dice = Dice(0x6b69_6c6c);
     let args = ground.backup_args();
-    // How many requests a backup makes here.
-    ground.copy("measure");
-    ground.proxy.obey(|_, _| Fate::Pass);
-    ground.keepset("measure").run(&args).expect(0);
-    let requests = ground.proxy.requests().len();
+    let requests = measure(&ground, &args);
     let mut killed = 0;
     for chain in 0..5 {
         // Ten kills in a row in one repository: what they leave behind piles up.
@@ -294,40 +332,12 @@ fn a_kill_at_any_of_fifty_moments_costs_nothing_but_the_run() {
         for round in 0..10 {
             let (n, after, alone) = (dice.below(requests), dice.below(2) == 1, dice.below(3) == 0);
             let about = format!("chain {chain}, round {round}: killed {} request {n}", if after { "after" } else { "before" });
-            let pid = Arc::new(Mutex::new(None));
-            let victim = Arc::clone(&pid);
-            ground.proxy.obey(move |number, _| {
-                if number != n {
-                    return Fate::Pass;
-                }
-                if let Some(pid) = *victim.lock().unwrap() {
-                    if alone {
-                        // Its mover notices by itself, and may go on for a moment.
-                        kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).ok();
-                    } else {
-                        signal_all(pid, Signal::KILL);
-                    }
-                }
-                if after { Fate::LoseReply } else { Fate::Reset }
-            });
-            let output = start(&keepset, &args, &pid).wait_with_output().unwrap();
-            killed += usize::from(output.status.signal() == Some(9));
-            ground.proxy.obey(|_, _| Fate::Pass);
-            // A killed run sealed its point or did not; a sealed one is whole.
-            for point in ground.runtime.block_on(ground.house.points(&store)).unwrap().points {
-                if !ground.house.kept.contains_key(&point.point.id) {
-                    ground.runtime.block_on(ground.house.prove_point(&store, &point.point.id, &about));
-                    ground.house.keep(point.point.id);
-                }
-            }
+            killed += usize::from(kill_at(&ground, &keepset, &args, n, after, alone));
+            // A killed run sealed its point or did not; one that is there is whole.
+            ground.keep_new(&store, &about);
             let next = keepset.run(&args);
             assert_eq!(next.code, 0, "{about}: {}", next.err);
-            let new: Vec<_> = ground.runtime.block_on(ground.house.points(&store)).unwrap().points;
-            for point in
-                new.iter().filter(|point| !ground.house.kept.contains_key(&point.point.id)).map(|point| point.point.id).collect::<Vec<_>>()
-            {
-                ground.house.keep(point);
-            }
+            assert_eq!(ground.keep_new(&store, &about), 1, "{about}");
             ground.house.change(100 + round);
         }
         ground.prove(&store, &[], &format!("chain {chain}"));
@@ -335,6 +345,35 @@ fn a_kill_at_any_of_fifty_moments_costs_nothing_but_the_run() {
         ground.house.kept = kept;
     }
     assert!(killed >= 40, "only {killed} of 50 runs were killed");
+}
+
+#[test]
+fn a_prune_that_is_killed_at_any_of_twenty_moments_loses_nothing() {
+    let mut ground = Ground::new("kill-prune");
+    let mut dice = Dice(0x7072_756e);
+    let (older, _) = ground.ages();
+    ground.runtime.block_on(ground.base.delete(&format!("snapshots/{older}").as_str().into())).unwrap();
+    ground.house.kept.remove(&older);
+    let args = ["prune", "--max-unused", "0", "--now", "--wait-lock", "0s"].map(str::to_owned);
+    let requests = measure(&ground, &args);
+    let mut killed = 0;
+    for chain in 0..5 {
+        // Four kills in a row, each of a run that finds what the one before has left.
+        let name = format!("chain-{chain}");
+        let store = ground.copy(&name);
+        let keepset = ground.keepset(&name);
+        for round in 0..4 {
+            let (n, after) = (dice.below(requests), dice.below(2) == 1);
+            let about = format!("chain {chain}, round {round}: killed {} request {n}", if after { "after" } else { "before" });
+            killed += usize::from(kill_at(&ground, &keepset, &args, n, after, false));
+            assert_eq!(ground.prove(&store, &[], &about), 0, "{about}");
+        }
+        keepset.run(&args).expect(0);
+        keepset.run(&args).expect(0);
+        assert_eq!(ground.prove(&store, &[], &name), 0);
+        ground.restic(&name).check();
+    }
+    assert!(killed >= 12, "only {killed} of 20 runs were killed");
 }
 
 #[test]
