@@ -10,6 +10,9 @@ use serde_json::Value;
 use support::compare::assert_same;
 use support::keepset::{Keepset, Ran};
 
+/// What stands beside the claims while a restore is open.
+const JOURNAL: &str = ".keepset-restore-web";
+
 /// The set `shop/web` in a folder, and a repository beside it.
 struct Set {
     keepset: Keepset,
@@ -170,9 +173,15 @@ fn one_ordinal_that_cannot_be_filled_keeps_all_of_them_from_starting() {
     let ran = set.restore(&["--parallel", "1"]).expect(1);
     assert!(ran.err.contains("nothing was started") && ran.err.contains("whole and in place: data-web-0"), "{}", ran.err);
     assert_eq!(set.log(), [""; 0]);
-    assert_eq!(set.there(), ["data-web-0"], "what was half filled is gone, and so is its mark");
+    assert_eq!(set.there(), [JOURNAL, "data-web-0"], "what was half filled is gone, and so is its mark");
     assert_same(&set.live.join("data-web-0"), &set.back().join("data-web-0"));
     assert!(set.keepset.objects("locks").is_empty());
+
+    set.restore(&[]).refused(13, "is open: half filled");
+    let undone = set.restore(&["--undo"]).expect(0);
+    assert!(undone.out.contains("1 claim holds again what was there before"), "{}", undone.out);
+    assert_eq!(set.there(), [""; 0]);
+    set.restore(&["--undo"]).refused(13, "no restore of set shop/web is open");
 }
 
 #[test]
@@ -182,6 +191,14 @@ fn an_ordinal_that_does_not_get_ready_ends_the_starts_and_leaves_the_data() {
     let ran = set.restore(&[]).refused(1, "ready: 0");
     assert!(ran.err.contains("ordinal 1 was not ready within 1 s"), "{}", ran.err);
     assert_eq!(set.log(), ["start 0 3 claims 0 marks", "start 1 3 claims 0 marks"]);
+    assert_eq!(set.there(), [JOURNAL, "data-web-0", "data-web-1", "data-web-2"]);
+
+    set.restore(&["--undo"]).refused(13, "ordinals have been started");
+    set.restore(&["--resume", "--start", "ordered"]).refused(2, "starts its ordinals as it set out to");
+    set.restore(&["--resume"]).refused(1, "ready: 0");
+    assert_eq!(set.log().last().unwrap(), "start 1 3 claims 0 marks", "what is up is not started again");
+    let done = set.restore(&["--resume", "--start", "none"]).expect(0);
+    assert!(done.out.contains("started, in this order: 0"), "{}", done.out);
     assert_eq!(set.there(), ["data-web-0", "data-web-1", "data-web-2"]);
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::model::claim::ClaimId;
+
 /// Everything that is not the set itself.
 #[derive(Clone, Debug)]
 pub struct BackupOptions {
@@ -16,6 +18,8 @@ pub struct BackupOptions {
     pub allow_fewer_claims: bool,
     /// A claim may be empty that was not.
     pub allow_empty: bool,
+    /// A safety point of these claims alone, as they are, whole set or not; `None` for a normal point.
+    pub safety: Option<Vec<ClaimId>>,
     /// Bytes for each mover.
     pub memory: u64,
     /// The repository as the user wrote it: what movers are told.
@@ -41,6 +45,7 @@ impl Default for BackupOptions {
             read_all: false,
             allow_fewer_claims: false,
             allow_empty: false,
+            safety: None,
             memory: 64 << 20,
             location: String::new(),
             wait_lock: Duration::from_secs(600),

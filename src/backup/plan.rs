@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::backup::options::{BackupOptions, Order};
 use crate::model::claim::ClaimId;
 use crate::model::id::Id;
-use crate::model::manifest::{ChangeDetection, ClaimStatus, Consistency, SetRecord};
+use crate::model::manifest::{ChangeDetection, ClaimStatus, Consistency, PointKind, SetRecord};
 use crate::model::mover_job::MoverReport;
 use crate::model::set::Ordinal;
 use crate::model::set_state::{ClaimState, SetState};
@@ -23,6 +23,7 @@ const NAMED: usize = 8;
 #[serde(rename_all = "camelCase")]
 pub struct BackupPlan {
     pub set: SetRecord,
+    pub kind: PointKind,
     pub consistency: Consistency,
     /// The point that most claims are compared with.
     pub previous: Option<PreviousPoint>,
@@ -86,6 +87,7 @@ pub enum Refusal {
     Fewer { set: String, point: String, claims: Vec<String> },
     Emptied { set: String, point: String, claims: Vec<String> },
     HalfRestored { claim: String, run: String },
+    OpenRestore { set: String, run: String },
 }
 
 impl fmt::Display for Refusal {
@@ -99,6 +101,7 @@ impl fmt::Display for Refusal {
             Refusal::Emptied { set, point, claims } => {
                 write!(f, "claims of set {set} are empty that were not in its last complete point {point}: {}", listed(claims))
             }
+            Refusal::OpenRestore { set, run } => write!(f, "set {set} is half restored: restore {run} is open"),
             Refusal::HalfRestored { claim, run } => write!(f, "claim {claim} is half restored: restore {run} did not finish"),
         }
     }
@@ -115,8 +118,11 @@ impl Refusal {
             Refusal::Missing { .. } => "`--allow-fewer-claims` makes a partial point without them".into(),
             Refusal::Fewer { .. } => "if the set was made smaller, say `--allow-fewer-claims`".into(),
             Refusal::Emptied { .. } => "if they are meant to be empty, say `--allow-empty`".into(),
+            Refusal::OpenRestore { .. } => "`keepset restore` with `--resume` goes on with it, with `--undo` takes it back".into(),
             Refusal::HalfRestored { claim, .. } => {
-                format!("restore it anew, or remove `.keepset-incomplete-{claim}` beside it once you know that it is whole")
+                format!(
+                    "restore it anew with `--replace --no-safety`, or remove `.keepset-incomplete-{claim}` beside it once you know that it is whole"
+                )
             }
         })
     }
@@ -131,17 +137,25 @@ fn listed(names: &[String]) -> String {
 }
 
 /// The plan for a point of `state`.
-pub(super) fn plan(state: SetState, previous: &Previous, options: &BackupOptions) -> Result<BackupPlan, Refusal> {
+pub(super) fn plan(mut state: SetState, previous: &Previous, options: &BackupOptions) -> Result<BackupPlan, Refusal> {
     let set = format!("{}/{}", state.set.namespace, state.set.name);
     if let Some((claim, run)) = state.claims.iter().find_map(|claim| Some((&claim.name, claim.half_restored.as_ref()?))) {
         return Err(Refusal::HalfRestored { claim: claim.clone(), run: run.clone() });
     }
+    if let Some(run) = &state.open_restore {
+        return Err(Refusal::OpenRestore { set, run: run.clone() });
+    }
+    if let Some(only) = &options.safety {
+        state.claims.retain(|claim| only.contains(&claim.id));
+    }
+    // A safety point takes what there is; nothing is compared with what there was.
+    let lenient = options.safety.is_some();
     if state.claims.iter().all(|claim| claim.source.is_none()) {
         return Err(Refusal::NoClaims { set });
     }
     let complete = previous.complete.as_ref();
-    let gone = gone(&state, complete);
-    if !options.allow_fewer_claims {
+    let gone = if lenient { Vec::new() } else { gone(&state, complete) };
+    if !options.allow_fewer_claims && !lenient {
         let missing: Vec<String> = state.claims.iter().filter(|claim| claim.source.is_none()).map(|claim| claim.name.clone()).collect();
         if !missing.is_empty() {
             return Err(Refusal::Missing { set, claims: missing });
@@ -154,12 +168,13 @@ pub(super) fn plan(state: SetState, previous: &Previous, options: &BackupOptions
     let (missing, present): (Vec<PlannedClaim>, Vec<PlannedClaim>) =
         state.claims.into_iter().map(|claim| planned(claim, previous, options)).partition(|claim| claim.source.is_none());
     let emptied: Vec<String> = present.iter().filter(|claim| claim.empty && claim.had_files).map(|claim| claim.name.clone()).collect();
-    if let (Some(point), false, false) = (complete, options.allow_empty, emptied.is_empty()) {
+    if let (Some(point), false, false) = (complete, options.allow_empty || lenient, emptied.is_empty()) {
         return Err(Refusal::Emptied { set, point: point.point.id.short(), claims: emptied });
     }
 
     let first_alone = present.iter().all(|claim| claim.parent.is_none());
     Ok(BackupPlan {
+        kind: if lenient { PointKind::Safety } else { PointKind::Normal },
         consistency: if options.stopped { Consistency::Stopped } else { Consistency::Fuzzy },
         previous: previous.newest.as_ref().map(|point| PreviousPoint { id: point.point.id, time: point.point.time.to_rfc3339() }),
         last_complete: complete.map(|point| point.point.id),
@@ -236,7 +251,7 @@ pub(super) fn check_reports(plan: &BackupPlan, reports: &[MoverReport], options:
     let claims = plan.ordinals.iter().flat_map(|ordinal| &ordinal.claims);
     let emptied: Vec<String> =
         claims.filter(|claim| claim.had_files && files.get(claim.name.as_str()) == Some(&0)).map(|claim| claim.name.clone()).collect();
-    if emptied.is_empty() || options.allow_empty {
+    if emptied.is_empty() || options.allow_empty || options.safety.is_some() {
         return Ok(());
     }
     let point = plan.last_complete.map(|id| id.short()).unwrap_or_default();
@@ -316,7 +331,7 @@ mod tests {
 
     fn state(claims: Vec<ClaimState>) -> SetState {
         let set = SetRecord { cluster: "here".into(), namespace: "shop".into(), name: "web".into(), ..SetRecord::default() };
-        SetState { set, claims, foreign: Vec::new() }
+        SetState { set, claims, foreign: Vec::new(), open_restore: None }
     }
 
     fn three() -> SetState {

@@ -11,7 +11,7 @@ use crate::backup::plan::{BackupPlan, PlannedClaim};
 use crate::model::claim::ClaimId;
 use crate::model::entry::{Attrs, Entry, Kind, Time};
 use crate::model::id::Id;
-use crate::model::manifest::{ChangeDetection, ClaimRecord, ClaimStatus, Manifest, PointKind, VERSION};
+use crate::model::manifest::{ChangeDetection, ClaimRecord, ClaimStatus, Manifest, VERSION};
 use crate::model::mover_job::{ClaimReport, MoverReport, Problem, ProblemKind, Progress, begun_key, report_key};
 use crate::model::set::SetName;
 use crate::monitor::Event;
@@ -78,7 +78,7 @@ impl Sealing<'_> {
             parent: self.plan.previous.as_ref().map(|previous| previous.id),
             tree: Some(tree),
             paths: vec![points::path(&set)],
-            hostname: points::hostname(&set, &manifest.set.cluster, PointKind::Normal, complete),
+            hostname: points::hostname(&set, &manifest.set.cluster, self.plan.kind, complete),
             username: self.backup.identity.username.clone(),
             program_version: format!("keepset {}", env!("CARGO_PKG_VERSION")),
             summary: Some(self.summary(total, &manifest)),
@@ -154,7 +154,7 @@ impl Sealing<'_> {
         Manifest {
             version: VERSION,
             run: self.run.to_owned(),
-            kind: PointKind::Normal,
+            kind: self.plan.kind,
             started: self.started.to_rfc3339(),
             set: self.plan.set.clone(),
             claims,

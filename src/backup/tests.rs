@@ -44,7 +44,7 @@ fn state(ordinals: std::ops::Range<u32>) -> SetState {
         templates: vec!["data".into()],
         ..SetRecord::default()
     };
-    SetState { set, claims: claims.collect(), foreign: Vec::new() }
+    SetState { set, claims: claims.collect(), foreign: Vec::new(), open_restore: None }
 }
 
 /// A claim of one file, which is put into the repository; what a mover would have done.

@@ -210,6 +210,7 @@ fn options(args: &BackupArgs, wire: &Wire, set: &SetName) -> Result<BackupOption
         read_all: args.read_all,
         allow_fewer_claims: args.allow_fewer_claims,
         allow_empty: args.allow_empty,
+        safety: None,
         memory: wire.memory(),
         location: wire.location()?.to_owned(),
         wait_lock: wire.wait_lock(args.wait_lock),

@@ -40,8 +40,8 @@ use crate::retention::{self, Policy};
 ///   keepset forget 1a2b3c4d                                   this point, whatever the rules say
 ///
 /// Each rule keeps the newest complete point of each of that many hours, days, … The newest complete
-/// point of a set always stays, partial ones stay until a newer one is complete, safety points are
-/// left alone. Space is given back by `keepset prune`, or at once with --prune.
+/// point of a set always stays, partial ones stay until a newer one is complete, safety points go by
+/// --keep-safety-within alone. Space is given back by `keepset prune`, or at once with --prune.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Forget {
@@ -70,6 +70,9 @@ pub struct Forget {
     /// Everything younger than this before the newest point, such as 14d or 1y6m
     #[arg(long, value_name = "SPAN")]
     keep_within: Option<CalendarSpan>,
+    /// Safety points younger than this; without it all of them stay
+    #[arg(long, value_name = "SPAN")]
+    keep_safety_within: Option<CalendarSpan>,
 
     /// A point named by its id may be its set's newest complete one
     #[arg(long)]
@@ -125,6 +128,7 @@ impl Forget {
             monthly: self.keep_monthly,
             yearly: self.keep_yearly,
             within: self.keep_within,
+            safety_within: self.keep_safety_within,
         };
         (rules != Retention::default()).then_some(rules)
     }

@@ -22,6 +22,7 @@ mod progress;
 mod prune;
 mod repair;
 mod restore;
+pub mod safety;
 mod secret;
 mod show;
 mod status;

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::backup::BackupOptions;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitCode;
 use crate::cli::output::{Output, Tone};
 use crate::cli::progress::Shown;
+use crate::cli::safety::wired;
 use crate::cli::stop::Stop;
 use crate::cli::wire::Wire;
 use crate::cli::words;
@@ -20,7 +22,7 @@ use crate::model::mover_job::{Problem, Progress};
 use crate::model::set::{Ordinal, SetName};
 use crate::platform::folders::{Folders, FoldersOptions};
 use crate::repository::select::Selector;
-use crate::restore::{Restore, RestoreOptions, Restored, StartMode};
+use crate::restore::{RestoreOptions, Restored, StartMode, Undone};
 
 /// Bring a set back: data first, ordinal by ordinal, then the application in order
 ///
@@ -31,8 +33,13 @@ use crate::restore::{Restore, RestoreOptions, Restored, StartMode};
 ///   keepset restore shop/web --into /tmp/look --claim data --path conf/app.yaml
 ///   keepset restore shop/web --into /srv/restored --dry-run
 ///
+///   keepset restore shop/web --replace                        in its own place, over what is there
+///   keepset restore shop/web --resume                         goes on with one that was cut off
+///
 /// Everything that the point needs is proven present before anything is written. Targets that hold
-/// data are refused. No ordinal is started before every claim is filled and proven.
+/// data are refused, or with --replace sealed in a safety point first and then made equal to the
+/// point: stop the application before. No ordinal is started before every claim is filled and proven.
+/// A restore that was cut off stays open until it is resumed or undone.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct RestoreArgs {
@@ -68,6 +75,26 @@ pub struct RestoreArgs {
     #[arg(long = "path", value_name = "PATH")]
     paths: Vec<String>,
 
+    /// Make targets that hold data equal to the point; what they hold is sealed in a safety point first
+    #[arg(long)]
+    replace: bool,
+
+    /// With --replace: seal no safety point, and give up the way back. With --undo: leave half restored what has none
+    #[arg(long)]
+    no_safety: bool,
+
+    /// Go on with the open restore of the set from where it was cut off
+    #[arg(long, value_name = "RUN", num_args = 0..=1, require_equals = true, conflicts_with_all = WHAT)]
+    resume: Option<Option<String>>,
+
+    /// Take the open restore of the set back: every claim holds again what it held before
+    #[arg(long, value_name = "RUN", num_args = 0..=1, require_equals = true, conflicts_with_all = WHAT, conflicts_with_all = ["resume", "start"])]
+    undo: Option<Option<String>>,
+
+    /// Restore all that is whole where the repository is damaged, and list the rest
+    #[arg(long)]
+    skip_damaged: bool,
+
     /// A partial point will do
     #[arg(long)]
     allow_partial: bool,
@@ -97,6 +124,10 @@ pub struct RestoreArgs {
     wait_lock: Option<Span>,
 }
 
+/// Flags that say what is restored: an open restore knows that already.
+const WHAT: [&str; 11] =
+    ["point", "cluster", "to", "ordinals", "claims", "paths", "replace", "skip_damaged", "allow_partial", "allow_extra_claims", "dry_run"];
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum StartArg {
     /// As the set itself says
@@ -114,6 +145,9 @@ enum StartArg {
 struct Answer {
     set: SetName,
     point: Id,
+    /// What the targets held before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    safety_point: Option<Id>,
     /// Nothing was lacking.
     whole: bool,
     claims: Vec<ClaimAnswer>,
@@ -131,6 +165,21 @@ struct ClaimAnswer {
     files: u64,
     bytes: u64,
     problems: Vec<Problem>,
+    /// Told by a process that died, whose restore this one went on with.
+    earlier_problems: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UndoneAnswer<'a> {
+    set: &'a SetName,
+    undone: &'a str,
+    claims: &'a [String],
+    /// What it was taken back to; left in the repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    safety_point: Option<Id>,
+    /// Left half restored.
+    left: &'a [String],
 }
 
 /// Restores, or says what would be done.
@@ -139,14 +188,14 @@ pub async fn run(args: &RestoreArgs, wire: &Wire, stop: Stop) -> anyhow::Result<
     let options = options(args, wire)?;
     let repository = wire.repository().await?;
     let shown = Arc::new(Shown::new(wire.output));
-    let restore = Restore {
-        repository,
-        platform: Arc::new(platform),
-        clock: wire.clock.clone(),
-        monitor: shown.clone(),
-        identity: wire.identity(),
-        cancel: stop,
+    let safety = BackupOptions {
+        parallel: options.parallel,
+        memory: options.memory,
+        location: options.location.clone(),
+        wait_lock: options.wait_lock,
+        ..BackupOptions::default()
     };
+    let restore = wired(wire, repository, Arc::new(platform), shown.clone(), stop, safety);
     let output = &wire.output;
     if args.dry_run {
         let plan = restore.plan(&args.set, &options).await?;
@@ -158,7 +207,15 @@ pub async fn run(args: &RestoreArgs, wire: &Wire, stop: Stop) -> anyhow::Result<
         return Ok(ExitCode::Done);
     }
     let began = Instant::now();
-    let restored = restore.run(&args.set, &options).await;
+    if let Some(run) = &args.undo {
+        let undone = restore.undo(&args.set, run.as_deref(), &options).await;
+        shown.clear();
+        return tell_undone(&args.set, &undone?, *output);
+    }
+    let restored = match &args.resume {
+        Some(run) => restore.resume(&args.set, run.as_deref(), &options).await,
+        None => restore.run(&args.set, &options).await,
+    };
     shown.clear();
     let answer = answer(args, restored?, began.elapsed());
     if output.is_json() {
@@ -186,6 +243,9 @@ fn options(args: &RestoreArgs, wire: &Wire) -> Result<RestoreOptions, CliError> 
         Some(StartArg::Parallel) => StartMode::Parallel,
         Some(StartArg::None) => StartMode::None,
     };
+    if args.resume.is_some() && !matches!(args.start, None | Some(StartArg::None)) {
+        return Err(CliError::usage("an open restore starts its ordinals as it set out to", "leave --start out, or say --start none"));
+    }
     let policy = wire.set_settings(set).and_then(|set| set.start.as_ref()).map(|start| start.policy);
     Ok(RestoreOptions {
         point: args.point.clone(),
@@ -196,6 +256,9 @@ fn options(args: &RestoreArgs, wire: &Wire) -> Result<RestoreOptions, CliError> 
         paths: args.paths.clone(),
         to: args.to.clone(),
         allow_extra_claims: args.allow_extra_claims,
+        replace: args.replace,
+        safety: !args.no_safety,
+        skip_damaged: args.skip_damaged,
         ignore_room: args.ignore_room,
         start,
         starts_at_once: policy.map(|policy| policy == StartPolicy::Parallel),
@@ -215,10 +278,12 @@ fn answer(args: &RestoreArgs, restored: Restored, took: Duration) -> Answer {
         files: claim.files,
         bytes: claim.bytes,
         problems: claim.problems,
+        earlier_problems: claim.earlier_problems,
     });
     Answer {
         set: args.to.clone().unwrap_or_else(|| args.set.clone()),
         point: restored.point,
+        safety_point: restored.safety_point,
         whole,
         claims: claims.collect(),
         started: restored.started,
@@ -240,15 +305,33 @@ fn text(answer: &Answer, output: Output) -> Result<(), CliError> {
         words::duration(Duration::from_secs_f64(answer.seconds))
     ))?;
     for claim in &answer.claims {
-        let problems = match claim.problems.len() as u64 {
+        let problems = match claim.problems.len() as u64 + claim.earlier_problems {
             0 => String::new(),
             n => output.tone(Tone::Caution, &format!("  ({})", words::count(n, "problem", "problems"))),
         };
         output.line(&format!("  {}{problems}", claim.target))?;
+    }
+    if let Some(point) = &answer.safety_point {
+        output.line(&format!("what was there before is in safety point {}", point.short()))?;
     }
     if !answer.started.is_empty() {
         let started: Vec<String> = answer.started.iter().map(ToString::to_string).collect();
         output.line(&format!("started, in this order: {}", started.join(", ")))?;
     }
     Ok(())
+}
+
+fn tell_undone(set: &SetName, undone: &Undone, output: Output) -> anyhow::Result<ExitCode> {
+    let Undone { run, claims, safety_point, left } = undone;
+    if output.is_json() {
+        output.json(&UndoneAnswer { set, undone: run, claims, safety_point: *safety_point, left })?;
+    } else {
+        let count = words::count(claims.len() as u64, "claim holds", "claims hold");
+        output.line(&format!("{} restore {run} of {set}: {count} again what was there before", output.tone(Tone::Good, "undone")))?;
+        claims.iter().try_for_each(|claim| output.line(&format!("  {claim}")))?;
+        for claim in left {
+            output.line(&output.tone(Tone::Caution, &format!("  {claim}  (left half restored)")))?;
+        }
+    }
+    Ok(if left.is_empty() { ExitCode::Done } else { ExitCode::Partial })
 }

@@ -63,6 +63,8 @@ pub struct Retention {
     pub yearly: Option<u32>,
     /// Everything younger than this, counted back from the newest point.
     pub within: Option<CalendarSpan>,
+    /// Safety points older than this go; without it they all stay.
+    pub safety_within: Option<CalendarSpan>,
 }
 
 impl Retention {
@@ -76,6 +78,7 @@ impl Retention {
             monthly: self.monthly.unwrap_or(0),
             yearly: self.yearly.unwrap_or(0),
             within: self.within.map(|span| span.0),
+            safety_within: self.safety_within.map(|span| span.0),
             ..Policy::default()
         }
     }

@@ -5,6 +5,7 @@
 pub mod claim;
 pub mod entry;
 pub mod id;
+pub mod journal;
 pub mod manifest;
 pub mod mover_job;
 pub mod path_text;

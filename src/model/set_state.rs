@@ -14,6 +14,9 @@ pub struct SetState {
     pub claims: Vec<ClaimState>,
     /// What stood beside the claims and is none of this set's; never touched. Sorted.
     pub foreign: Vec<String>,
+    /// The run of a restore that has begun to change claims of the set and has not filled them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_restore: Option<String>,
 }
 
 /// One claim that exists or ought to.
@@ -56,6 +59,9 @@ pub struct Target {
     pub state: TargetState,
     /// Room for the claim's bytes; `None` where nobody can tell.
     pub room: Option<Room>,
+    /// Bytes that what it holds takes there; 0 where that was not measured.
+    #[serde(default)]
+    pub used: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

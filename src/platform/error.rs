@@ -29,6 +29,12 @@ pub enum PlatformError {
     HoldsData { path: String },
     #[error("claim {claim} in {place} is not being restored by run {run}")]
     NotOurs { claim: String, place: String, run: String },
+    #[error("a restore is open already: {path}")]
+    JournalThere { path: String },
+    #[error("the restore of {path} is at work in another process")]
+    JournalHeld { path: String },
+    #[error("a mover is still at work in {path}")]
+    ClaimHeld { path: String },
     #[error("cannot start the mover of ordinal {ordinal} by {program}")]
     MoverStart {
         ordinal: u32,
@@ -80,6 +86,8 @@ impl PlatformError {
                 "`--start-ordinal` and `--replicas` together must stay below 4294967296, and be no more than 100000".into()
             }
             PlatformError::HoldsData { .. } => "choose an empty place with `--into`".into(),
+            PlatformError::JournalThere { .. } => "`keepset restore … --resume` goes on with it, `--undo` takes it back".into(),
+            PlatformError::JournalHeld { .. } | PlatformError::ClaimHeld { .. } => "wait for it, or end it, and try again".into(),
             PlatformError::NoStart { .. } => "set a start command for the set in the settings, or say `--start none`".into(),
             PlatformError::StartFailed { .. } | PlatformError::Deadline { .. } => {
                 "the data is restored and proven; start the rest by hand once the cause is found".into()
@@ -96,7 +104,9 @@ impl PlatformError {
             | PlatformError::Ambiguous { .. }
             | PlatformError::Scattered { .. }
             | PlatformError::HoldsData { .. }
-            | PlatformError::NotOurs { .. } => FailureKind::Refused,
+            | PlatformError::NotOurs { .. }
+            | PlatformError::JournalThere { .. } => FailureKind::Refused,
+            PlatformError::JournalHeld { .. } | PlatformError::ClaimHeld { .. } => FailureKind::Locked,
             _ => FailureKind::Failed,
         }
     }

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::model::claim::ClaimId;
-use crate::model::mover_job::{MoverJob, MoverLine};
+use crate::model::mover_job::{FillMode, MoverJob, MoverLine};
 use crate::model::set::{Ordinal, SetName};
 use crate::model::set_state::{SetState, Target, TargetState, Targets};
+use crate::platform::JournalHold;
 use crate::platform::Mover;
 use crate::platform::Platform;
 use crate::platform::PlatformError;
@@ -27,7 +28,9 @@ pub struct Fake {
     pub foreign: Vec<String>,
     /// Ordinals that can be started; `None` for a platform that starts none.
     pub starts: Option<BTreeSet<u32>>,
-    /// `open data-web-0`, `mover 0`, `close …`, `abandon …`, `stop 0`, `start 0`, in the order in which they came.
+    /// The open journal of the only set.
+    pub journal: std::sync::Arc<Mutex<Option<String>>>,
+    /// `open data-web-0` (`reopen` to replace), `mover 0`, `close …`, `abandon …`, `stop 0`, `start 0`, in the order in which they came.
     pub log: std::sync::Arc<Mutex<Vec<String>>>,
 }
 
@@ -47,17 +50,46 @@ impl Platform for Fake {
         Ok(self.state.clone())
     }
 
-    async fn read_targets(&self, set: &SetName, claims: &[ClaimId]) -> Result<Targets, PlatformError> {
+    async fn read_targets(&self, set: &SetName, claims: &[ClaimId], _measure: bool) -> Result<Targets, PlatformError> {
         let target = |claim: &ClaimId| {
             let name = claim.name(&set.name);
             let state = self.targets.iter().find(|(other, _)| *other == name).map_or(TargetState::Absent, |(_, state)| state.clone());
-            Target { path: format!("/fake/{name}"), name, state, room: None }
+            Target { path: format!("/fake/{name}"), name, state, room: None, used: 0 }
         };
         Ok(Targets { place: "/fake".into(), claims: claims.iter().map(target).collect(), foreign: self.foreign.clone() })
     }
 
-    async fn open_claim(&self, _run: &str, claim: &str) -> Result<String, PlatformError> {
-        self.note(format!("open {claim}"));
+    async fn read_journal(&self, _set: &SetName) -> Result<Option<String>, PlatformError> {
+        Ok(self.journal.lock().unwrap().clone())
+    }
+
+    async fn open_journal(&self, set: &SetName, first: &str) -> Result<JournalHold, PlatformError> {
+        let mut journal = self.journal.lock().unwrap();
+        if journal.is_some() {
+            return Err(PlatformError::JournalThere { path: "/fake/journal".into() });
+        }
+        *journal = Some(first.to_owned());
+        Ok(JournalHold { set: set.clone(), file: None })
+    }
+
+    async fn take_journal(&self, set: &SetName) -> Result<Option<(JournalHold, String)>, PlatformError> {
+        let text = self.journal.lock().unwrap().clone();
+        Ok(text.map(|text| (JournalHold { set: set.clone(), file: None }, text)))
+    }
+
+    async fn append_journal(&self, _hold: &mut JournalHold, line: &str) -> Result<(), PlatformError> {
+        self.journal.lock().unwrap().as_mut().expect("an open journal").push_str(line);
+        Ok(())
+    }
+
+    async fn close_journal(&self, _hold: JournalHold) -> Result<(), PlatformError> {
+        self.journal.lock().unwrap().take().expect("an open journal");
+        Ok(())
+    }
+
+    async fn open_claim(&self, _run: &str, claim: &str, mode: FillMode) -> Result<String, PlatformError> {
+        let verb = if mode == FillMode::New { "open" } else { "reopen" };
+        self.note(format!("{verb} {claim}"));
         Ok(format!("/fake/{claim}"))
     }
 
@@ -66,7 +98,7 @@ impl Platform for Fake {
         Ok(())
     }
 
-    async fn abandon_claim(&self, _run: &str, claim: &str) -> Result<(), PlatformError> {
+    async fn abandon_claim(&self, _run: &str, claim: &str, _remove: bool) -> Result<(), PlatformError> {
         self.note(format!("abandon {claim}"));
         Ok(())
     }

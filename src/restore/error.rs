@@ -4,7 +4,8 @@ use crate::model::mover_job::FailureKind;
 use crate::platform::PlatformError;
 use crate::repository::error::RepositoryError;
 use crate::repository::select::ChoiceError;
-use crate::restore::plan::Refusal;
+use crate::restore::refusal::Refusal;
+use crate::restore::safety::SafetyFailure;
 
 /// A restore that is not done.
 #[derive(Debug, thiserror::Error)]
@@ -19,9 +20,13 @@ pub enum RestoreError {
     Unfilled {
         /// Claims that are whole, in place and proven.
         done: Vec<String>,
+        /// The run whose journal stays open, since claims are changed.
+        open: Option<String>,
         #[source]
         source: Box<RestoreError>,
     },
+    #[error("no safety point could be made of what the targets hold: {0}")]
+    Safety(SafetyFailure),
     #[error("{error} (ordinal {ordinal})")]
     Mover { ordinal: u32, error: String, hint: Option<String>, kind: FailureKind },
     #[error("the mover of ordinal {ordinal} reported {what}")]
@@ -65,12 +70,21 @@ impl RestoreError {
             RestoreError::Unproven { .. } => {
                 Some("`keepset check` names what is damaged, and `keepset repair index` mends an index; choose another point with `--point`, or single claims with `--claim`".into())
             }
-            RestoreError::Unfilled { source, .. } => source.hint(),
+            RestoreError::Unfilled { open, source, .. } => {
+                let ways = open.as_ref().map(|run| format!("restore {run} is open: `--resume` goes on with it, `--undo` takes it back"));
+                let hints: Vec<String> = source.hint().into_iter().chain(ways).collect();
+                (!hints.is_empty()).then(|| hints.join("; "))
+            }
+            RestoreError::Safety(failure) => failure.hint.clone(),
             RestoreError::Mover { hint, .. } => hint.clone(),
-            RestoreError::Unready { source, .. } => source.hint(),
+            RestoreError::Unready { source, .. } => {
+                let on = "`--resume` starts the rest, `--resume --start none` leaves it at that";
+                Some(source.hint().map_or_else(|| on.to_owned(), |hint| format!("{hint}; {on}")))
+            }
+            RestoreError::StartInterrupted { .. } => Some("`--resume` starts the rest, `--resume --start none` leaves it at that".into()),
             RestoreError::Platform(error) => error.hint(),
             RestoreError::Repository(error) => error.hint(),
-            RestoreError::BadReport { .. } | RestoreError::Interrupted | RestoreError::StartInterrupted { .. } => None,
+            RestoreError::BadReport { .. } | RestoreError::Interrupted => None,
         }
     }
 
@@ -81,6 +95,7 @@ impl RestoreError {
             RestoreError::Refused(_) => FailureKind::Refused,
             RestoreError::Unfilled { source, .. } => source.kind(),
             RestoreError::Mover { kind, .. } => *kind,
+            RestoreError::Safety(failure) => failure.kind,
             RestoreError::Interrupted | RestoreError::StartInterrupted { .. } => FailureKind::Interrupted,
             RestoreError::Platform(error) => error.kind(),
             RestoreError::Repository(RepositoryError::Locked { .. }) => FailureKind::Locked,

@@ -1,4 +1,4 @@
-//! Fills the claims, one mover per ordinal, and is the gate: it returns only when every claim is whole.
+//! Fills claims, one mover per ordinal, and writes each step down before it is taken. It returns only when every claim is whole.
 
 use std::collections::BTreeMap;
 
@@ -6,114 +6,126 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 
-use crate::model::mover_job::{FillClaim, FillMode, MoverJob, MoverReport, Task};
-use crate::model::set::Ordinal;
+use crate::model::journal::{Before, Progress, Step};
+use crate::model::mover_job::{ClaimReport, FillClaim, FillMode, MoverJob, MoverReport, Task};
+use crate::model::set::{Ordinal, SetName};
 use crate::monitor::Event;
 use crate::platform::LastWord;
 use crate::platform::raised;
 use crate::repository::lock::Lock;
+use crate::restore::Restore;
 use crate::restore::error::RestoreError;
+use crate::restore::log::Log;
 use crate::restore::options::RestoreOptions;
-use crate::restore::plan::{PlannedFill, RestorePlan};
-use crate::restore::{Restore, Restored, RestoredClaim};
+use crate::restore::plan::PlannedFill;
 
 /// Problems of one claim that the monitor is told one by one.
 const TOLD: usize = 20;
 
-/// One mover's share of a fill.
+/// Which way claims are filled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// With what the point holds.
+    Forth,
+    /// With what they held before.
+    Back,
+}
+
+/// What is to be filled, and everything that this takes.
+pub(super) struct Work<'a> {
+    pub restore: &'a Restore,
+    pub log: &'a Log,
+    pub lock: &'a Lock,
+    pub options: &'a RestoreOptions,
+    pub set: &'a SetName,
+    pub claims: Vec<PlannedFill>,
+    /// Only these paths below each claim's root; empty for all.
+    pub paths: &'a [String],
+    pub skip_damaged: bool,
+    pub way: Way,
+}
+
+/// One mover's share of it.
 struct Share<'a> {
-    restore: &'a Restore,
-    plan: &'a RestorePlan,
-    options: &'a RestoreOptions,
-    run: &'a str,
+    work: &'a Work<'a>,
+    run: String,
     ordinal: Ordinal,
     claims: Vec<&'a PlannedFill>,
 }
 
-/// All claims, filled and proven.
-pub(super) async fn fill(restore: &Restore, plan: &RestorePlan, options: &RestoreOptions, lock: &Lock) -> Result<Restored, RestoreError> {
-    let run = run_id(restore)?;
-    let mut by_ordinal: BTreeMap<Ordinal, Vec<&PlannedFill>> = BTreeMap::new();
-    for claim in &plan.claims {
-        by_ordinal.entry(claim.id.ordinal).or_default().push(claim);
-    }
-    let (stop, stopped) = watch::channel(false);
-    let mut done: Vec<(Ordinal, MoverReport)> = Vec::new();
-    let outcome = {
-        let work = async {
-            let mut waiting = by_ordinal.into_iter();
-            let mut running = FuturesUnordered::new();
-            let mut failure: Option<RestoreError> = None;
-            loop {
-                while running.len() < plan.parallel && failure.is_none() && !*stopped.borrow() {
-                    let Some((ordinal, claims)) = waiting.next() else { break };
-                    let share = Share { restore, plan, options, run: &run, ordinal, claims };
-                    let stopped = stopped.clone();
-                    running.push(async move { (share.ordinal, share.carry(stopped).await) }.boxed());
-                }
-                match running.next().await {
-                    None => break,
-                    Some((ordinal, Ok(report))) => done.push((ordinal, report)),
-                    Some((_, Err(error))) => {
-                        // What the others say once they are told to stop is an echo of this.
-                        failure.get_or_insert(error);
-                        stop.send_replace(true);
+impl Work<'_> {
+    /// All claims, filled and proven. On an error claims that held nothing before are taken back; others stay as they are, and the
+    /// journal says which.
+    pub async fn carry_out(&self) -> Result<BTreeMap<Ordinal, MoverReport>, RestoreError> {
+        let run = self.log.journal().await.opening().run.clone();
+        let mut by_ordinal: BTreeMap<Ordinal, Vec<&PlannedFill>> = BTreeMap::new();
+        for claim in &self.claims {
+            by_ordinal.entry(claim.id.ordinal).or_default().push(claim);
+        }
+        let (stop, stopped) = watch::channel(false);
+        let mut done: BTreeMap<Ordinal, MoverReport> = BTreeMap::new();
+        let outcome = {
+            let work = async {
+                let mut waiting = by_ordinal.into_iter();
+                let mut running = FuturesUnordered::new();
+                let mut failure: Option<RestoreError> = None;
+                loop {
+                    while running.len() < self.options.parallel.max(1) && failure.is_none() && !*stopped.borrow() {
+                        let Some((ordinal, claims)) = waiting.next() else { break };
+                        let share = Share { work: self, run: run.clone(), ordinal, claims };
+                        let stopped = stopped.clone();
+                        running.push(async move { (share.ordinal, share.carry(stopped).await) }.boxed());
+                    }
+                    match running.next().await {
+                        None => break,
+                        Some((ordinal, Ok(report))) => {
+                            done.insert(ordinal, report);
+                        }
+                        Some((_, Err(error))) => {
+                            // What the others say once they are told to stop is an echo of this.
+                            failure.get_or_insert(error);
+                            stop.send_replace(true);
+                        }
                     }
                 }
+                failure.map_or(Ok(()), Err)
+            };
+            tokio::pin!(work);
+            tokio::select! {
+                outcome = &mut work => outcome,
+                () = raised(self.restore.cancel.clone()) => {
+                    stop.send_replace(true);
+                    let _ = (&mut work).await;
+                    Err(RestoreError::Interrupted)
+                }
+                lost = self.lock.lost() => {
+                    stop.send_replace(true);
+                    let _ = (&mut work).await;
+                    Err(lost.into())
+                }
             }
-            failure.map_or(Ok(()), Err)
         };
-        tokio::pin!(work);
-        tokio::select! {
-            outcome = &mut work => outcome,
-            () = raised(restore.cancel.clone()) => {
-                stop.send_replace(true);
-                let _ = (&mut work).await;
-                Err(RestoreError::Interrupted)
-            }
-            lost = lock.lost() => {
-                stop.send_replace(true);
-                let _ = (&mut work).await;
-                Err(lost.into())
-            }
-        }
-    };
-    let reports: BTreeMap<Ordinal, MoverReport> = done.into_iter().collect();
-    match outcome {
-        Ok(()) => Ok(restored(plan, &reports)),
-        Err(source) => {
-            let whole = plan.claims.iter().filter(|claim| reports.contains_key(&claim.id.ordinal)).map(|claim| claim.name.clone());
-            Err(RestoreError::Unfilled { done: whole.collect(), source: Box::new(source) })
-        }
+        outcome.map(|()| done)
     }
-}
-
-/// Sorts by time for people, and is never given twice.
-fn run_id(restore: &Restore) -> Result<String, RestoreError> {
-    let mut bytes = [0u8; 4];
-    getrandom::fill(&mut bytes).map_err(crate::repository::error::RepositoryError::from)?;
-    let time = restore.clock.now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true).replace([':', '-'], "").to_lowercase();
-    Ok(format!("{time}-{}", data_encoding::HEXLOWER.encode(&bytes)))
 }
 
 impl Share<'_> {
     /// Opens the ordinal's claims, lets a mover fill them, and closes them; or takes back what it opened.
     async fn carry(&self, stopped: watch::Receiver<bool>) -> Result<MoverReport, RestoreError> {
-        let platform = &self.restore.platform;
-        let mut opened: Vec<&str> = Vec::new();
+        let mut opened: Vec<&PlannedFill> = Vec::new();
         let filled = self.open_and_fill(&mut opened, stopped).await;
         match filled {
             Ok(report) => {
                 for claim in opened {
-                    platform.close_claim(self.run, claim).await?;
+                    self.work.restore.platform.close_claim(&self.run, &claim.name).await?;
+                    self.work.log.note(self.end_of(claim, &report)).await?;
                 }
                 Ok(report)
             }
             Err(error) => {
                 for claim in opened {
-                    if let Err(error) = platform.abandon_claim(self.run, claim).await {
-                        let text = format!("claim {claim} is left half restored, since it could not be taken back: {error}");
-                        self.restore.monitor.event(Event::Warning(text));
+                    if claim.before != Before::Data && self.work.way == Way::Forth {
+                        self.take_back(claim).await;
                     }
                 }
                 Err(error)
@@ -121,30 +133,67 @@ impl Share<'_> {
         }
     }
 
-    async fn open_and_fill<'s>(&'s self, opened: &mut Vec<&'s str>, stopped: watch::Receiver<bool>) -> Result<MoverReport, RestoreError> {
+    fn end_of(&self, claim: &PlannedFill, report: &MoverReport) -> Step {
+        if self.work.way == Way::Back {
+            return Step::TakenBack { claim: claim.name.clone() };
+        }
+        let told = report.claims.iter().find(|told| told.name == claim.name);
+        let of = |count: fn(&ClaimReport) -> u64| told.map_or(0, count);
+        Step::Filled {
+            claim: claim.name.clone(),
+            files: of(|told| told.files),
+            bytes: of(|told| told.bytes),
+            problems: of(|told| told.problems.len() as u64),
+        }
+    }
+
+    async fn take_back(&self, claim: &PlannedFill) {
+        let remove = claim.before == Before::Absent;
+        let taken = match self.work.restore.platform.abandon_claim(&self.run, &claim.name, remove).await {
+            Ok(()) => self.work.log.note(Step::TakenBack { claim: claim.name.clone() }).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = taken {
+            let text = format!("claim {} is left half restored, since it could not be taken back: {error}", claim.name);
+            self.work.restore.monitor.event(Event::Warning(text));
+        }
+    }
+
+    async fn open_and_fill<'s>(
+        &'s self,
+        opened: &mut Vec<&'s PlannedFill>,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<MoverReport, RestoreError> {
         let names: Vec<&str> = self.claims.iter().map(|claim| claim.name.as_str()).collect();
-        self.restore.monitor.event(Event::Step(format!("filling ordinal {}: {}", self.ordinal, names.join(", "))));
+        let verb = if self.work.way == Way::Forth { "filling" } else { "taking back" };
+        self.work.restore.monitor.event(Event::Step(format!("{verb} ordinal {}: {}", self.ordinal, names.join(", "))));
+        let journal = self.work.log.journal().await;
         let mut claims = Vec::new();
         for claim in &self.claims {
-            let target = self.restore.platform.open_claim(self.run, &claim.name).await?;
-            opened.push(&claim.name);
-            let paths = self.plan.paths.clone();
+            // What a dead run began to fill is not empty any more.
+            let begun = journal.progress(&claim.name) != Some(Progress::Untouched);
+            let mode = if begun || claim.before == Before::Data { FillMode::Replace } else { FillMode::New };
+            if self.work.way == Way::Forth {
+                self.work.log.note(Step::Filling { claim: claim.name.clone() }).await?;
+            }
+            let target = self.work.restore.platform.open_claim(&self.run, &claim.name, mode).await?;
+            opened.push(claim);
             claims.push(FillClaim {
                 name: claim.name.clone(),
                 tree: claim.tree,
                 root: claim.root.clone(),
                 target,
-                paths,
-                mode: FillMode::New,
-                skip_damaged: false,
+                paths: self.work.paths.to_vec(),
+                mode,
+                skip_damaged: self.work.skip_damaged,
             });
         }
         let job = MoverJob {
-            run: self.run.to_owned(),
-            set: self.plan.to.clone(),
+            run: self.run.clone(),
+            set: self.work.set.clone(),
             ordinal: self.ordinal,
-            repository: self.options.location.clone(),
-            memory: self.options.memory,
+            repository: self.work.options.location.clone(),
+            memory: self.work.options.memory,
             task: Task::Fill(claims),
         };
         self.mover(&job, stopped).await
@@ -152,10 +201,11 @@ impl Share<'_> {
 
     async fn mover(&self, job: &MoverJob, stopped: watch::Receiver<bool>) -> Result<MoverReport, RestoreError> {
         let ordinal = self.ordinal;
-        let monitor = &self.restore.monitor;
+        let restore = self.work.restore;
+        let monitor = &restore.monitor;
         let total = Some(self.claims.iter().fold(0u64, |sum, claim| sum.saturating_add(claim.bytes)));
-        let secret = self.restore.repository.master_key().to_bytes();
-        let mover = self.restore.platform.start_mover(job, secret.as_slice()).await?;
+        let secret = restore.repository.master_key().to_bytes();
+        let mover = restore.platform.start_mover(job, secret.as_slice()).await?;
         drop(secret);
         let progress = |progress| monitor.event(Event::Progress { ordinal, progress, total });
         let report = match mover.see_through(stopped, progress).await? {
@@ -192,25 +242,4 @@ impl Share<'_> {
         }
         Ok(())
     }
-}
-
-fn restored(plan: &RestorePlan, reports: &BTreeMap<Ordinal, MoverReport>) -> Restored {
-    let total = reports.values().map(|report| report.total).sum();
-    let told = |claim: &PlannedFill| reports.get(&claim.id.ordinal)?.claims.iter().find(|told| told.name == claim.name);
-    let claims = plan
-        .claims
-        .iter()
-        .filter_map(|claim| {
-            let told = told(claim)?;
-            Some(RestoredClaim {
-                name: claim.name.clone(),
-                ordinal: claim.id.ordinal,
-                target: claim.target.clone(),
-                files: told.files,
-                bytes: told.bytes,
-                problems: told.problems.clone(),
-            })
-        })
-        .collect();
-    Restored { point: plan.point, claims, started: Vec::new(), total }
 }

@@ -1,31 +1,44 @@
-//! Brings one set back from one point: prove, plan, fill, gate, start.
+//! Brings one set back from one point: prove, plan, make safe, fill, gate, start. Or goes on with a restore that died, or takes it back.
 //!
 //! Nothing is touched before everything that the point needs is proven present. Every ordinal is filled before any is started, and one
-//! that fails keeps all of them from starting.
+//! that fails keeps all of them from starting. Each step is in a journal before it is taken, so that whoever comes after a crash knows
+//! what holds what.
 
 mod error;
 mod fill;
+mod log;
 mod options;
 mod plan;
 mod prepare;
+mod refusal;
+mod safety;
 mod start;
+mod undo;
+mod words;
 
 pub use error::RestoreError;
 pub use options::{RestoreOptions, StartMode};
-pub use plan::{PlannedFill, PlannedStart, Refusal, RestorePlan};
+pub use plan::{PlannedFill, PlannedStart, RestorePlan};
+pub use refusal::Refusal;
+pub use safety::{SafetyFailure, SafetyPoint, SealSafety};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::model::id::Id;
-use crate::model::mover_job::{Problem, Progress};
+use crate::model::journal::{Journal, Phase, Progress as Claim, Step};
+use crate::model::mover_job::{MoverReport, Problem, Progress};
 use crate::model::set::{Ordinal, SetName};
 use crate::monitor::{Event, Monitor};
 use crate::platform::Platform;
 use crate::repository::Repository;
 use crate::repository::lock::{Lock, LockIdentity, LockOptions, Mode};
+use crate::restore::fill::{Way, Work};
+use crate::restore::log::Log;
+use crate::restore::prepare::Aim;
 
 /// Everything that a restore works with. The platform's place is where the claims will be.
 #[derive(Clone)]
@@ -38,17 +51,21 @@ pub struct Restore {
     pub identity: LockIdentity,
     /// Turns true when the user wants it to stop.
     pub cancel: watch::Receiver<bool>,
+    /// Seals what targets hold before it is replaced.
+    pub seal_safety: SealSafety,
 }
 
 /// A set that is back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Restored {
     pub point: Id,
+    /// What the targets held before, where they held anything and that was not given up.
+    pub safety_point: Option<Id>,
     /// In the plan's order.
     pub claims: Vec<RestoredClaim>,
     /// The ordinals that were started and are ready, in the order in which they became so.
     pub started: Vec<Ordinal>,
-    /// All movers together.
+    /// All movers of this process together.
     pub total: Progress,
 }
 
@@ -60,14 +77,27 @@ pub struct RestoredClaim {
     pub target: String,
     pub files: u64,
     pub bytes: u64,
-    /// What is back without some attribute, or could not be made at all.
+    /// What is back without some attribute, or could not be made or given at all.
     pub problems: Vec<Problem>,
+    /// As many as a process had told that died since.
+    pub earlier_problems: u64,
+}
+
+/// A restore that was taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undone {
+    pub run: String,
+    /// Claims that are as they were, emptied or filled again from the safety point.
+    pub claims: Vec<String>,
+    pub safety_point: Option<Id>,
+    /// Claims that stay half restored, since no safety point holds what they held.
+    pub left: Vec<String>,
 }
 
 impl Restored {
     /// Nothing was lacking.
     pub fn is_whole(&self) -> bool {
-        self.claims.iter().all(|claim| claim.problems.is_empty())
+        self.claims.iter().all(|claim| claim.problems.is_empty() && claim.earlier_problems == 0)
     }
 }
 
@@ -77,26 +107,169 @@ impl Restore {
         prepare::prepare(self, set, options).await
     }
 
-    /// The set back in its place, and started where that was asked for. On an error of a mover nothing is started, what was filled only
-    /// in part is taken away again, and the claims that are whole stay.
+    /// The set back in its place, and started where that was asked for. On an error nothing is started; claims that held nothing are
+    /// taken back if they are not whole. If any claim is changed then, the journal stays open: see [`Restore::resume`], [`Restore::undo`].
     pub async fn run(&self, set: &SetName, options: &RestoreOptions) -> Result<Restored, RestoreError> {
+        let lock = self.lock(options).await?;
+        let filled = self.begin(set, options, &lock).await;
+        self.release(lock).await;
+        let (plan, log, restored) = filled?;
+        // The repository is not needed any more: whoever prunes it need not wait for slow pods.
+        self.start(&plan, log, restored).await
+    }
+
+    /// Goes on with the open restore of `set` (its name here) from where it was left: claims that are whole stay, others are made whole by
+    /// what differs. `run` must be its name, where one is given. Of the options those count that say how, not what.
+    pub async fn resume(&self, set: &SetName, run: Option<&str>, options: &RestoreOptions) -> Result<Restored, RestoreError> {
+        let log = Log::take(Arc::clone(&self.platform), set, run).await?;
+        let journal = log.journal().await;
+        if journal.phase() == Phase::Undoing {
+            return Err(Refusal::BeingUndone { run: journal.opening().run.clone() }.into());
+        }
+        let mut plan = prepare::planned(&journal)?;
+        if options.start == StartMode::None {
+            plan.start = PlannedStart::None("as asked".into());
+        }
+        if journal.is_settled() {
+            let restored = restored(&plan, &journal, &BTreeMap::new());
+            return self.start(&plan, log, restored).await;
+        }
+        let lock = self.lock(options).await?;
+        let filled = self.go_on(plan, log, options, &lock).await;
+        self.release(lock).await;
+        let (plan, log, restored) = filled?;
+        self.start(&plan, log, restored).await
+    }
+
+    /// Takes the open restore of `set` back: every claim holds what it held before. Refused once ordinals have been started. With
+    /// `options.safety` false, claims that no safety point holds are left half restored instead of refusing.
+    pub async fn undo(&self, set: &SetName, run: Option<&str>, options: &RestoreOptions) -> Result<Undone, RestoreError> {
+        let log = Log::take(Arc::clone(&self.platform), set, run).await?;
+        let lock = self.lock(options).await?;
+        let undone = undo::carry_out(self, &log, options, &lock).await;
+        self.release(lock).await;
+        let undone = undone?;
+        let journal = log.journal().await;
+        log.close().await?;
+        let claims = undone.emptied.iter().chain(&undone.refilled).map(|claim| claim.name.clone()).collect();
+        Ok(Undone { run: journal.opening().run.clone(), claims, safety_point: journal.safety_point(), left: undone.left })
+    }
+
+    async fn lock(&self, options: &RestoreOptions) -> Result<Lock, RestoreError> {
         let lock_options = LockOptions { identity: self.identity.clone(), wait: options.wait_lock, clock: self.clock.clone() };
-        let lock = Lock::acquire(&self.repository, Mode::Reading, &lock_options, self.monitor.as_ref()).await?;
-        let filled = self.run_locked(set, options, &lock).await;
+        Ok(Lock::acquire(&self.repository, Mode::Reading, &lock_options, self.monitor.as_ref()).await?)
+    }
+
+    async fn release(&self, lock: Lock) {
         if let Err(error) = lock.release().await {
             self.monitor.event(Event::Warning(format!("the lock could not be removed: {error}; `keepset unlock` does it")));
         }
-        let (plan, mut restored) = filled?;
-        // The repository is not needed any more: whoever prunes it need not wait for slow pods.
-        start::start(self, &plan, &mut restored).await?;
-        Ok(restored)
     }
 
-    async fn run_locked(&self, set: &SetName, options: &RestoreOptions, lock: &Lock) -> Result<(RestorePlan, Restored), RestoreError> {
+    async fn begin(&self, set: &SetName, options: &RestoreOptions, lock: &Lock) -> Result<(RestorePlan, Log, Restored), RestoreError> {
         let plan = prepare::prepare(self, set, options).await?;
-        let restored = fill::fill(self, &plan, options, lock).await?;
-        Ok((plan, restored))
+        let run = run_id(&self.clock)?;
+        let log = Log::begin(Arc::clone(&self.platform), &plan, run, self.clock.local().to_rfc3339()).await?;
+        self.fill(plan, log, options, lock).await
     }
+
+    async fn go_on(
+        &self,
+        mut plan: RestorePlan,
+        log: Log,
+        options: &RestoreOptions,
+        lock: &Lock,
+    ) -> Result<(RestorePlan, Log, Restored), RestoreError> {
+        let from = plan.from.clone();
+        let aim = Aim { same: true, skip_damaged: plan.skip_damaged };
+        prepare::aim_at(self, &from, plan.point, &mut plan.claims, aim).await?;
+        self.fill(plan, log, options, lock).await
+    }
+
+    /// Up to the gate.
+    async fn fill(
+        &self,
+        plan: RestorePlan,
+        log: Log,
+        options: &RestoreOptions,
+        lock: &Lock,
+    ) -> Result<(RestorePlan, Log, Restored), RestoreError> {
+        match self.make_safe_and_fill(&plan, &log, options, lock).await {
+            Ok(reports) => {
+                let restored = restored(&plan, &log.journal().await, &reports);
+                Ok((plan, log, restored))
+            }
+            Err(source) => {
+                let journal = log.journal().await;
+                if journal.is_untouched() {
+                    // There is nothing to go on with and nothing to take back.
+                    log.close().await?;
+                    return Err(RestoreError::Unfilled { done: Vec::new(), open: None, source: Box::new(source) });
+                }
+                let whole = journal.claims().filter(|(_, progress)| progress.is_filled()).map(|(intent, _)| intent.name.clone());
+                let open = Some(journal.opening().run.clone());
+                Err(RestoreError::Unfilled { done: whole.collect(), open, source: Box::new(source) })
+            }
+        }
+    }
+
+    async fn make_safe_and_fill(
+        &self,
+        plan: &RestorePlan,
+        log: &Log,
+        options: &RestoreOptions,
+        lock: &Lock,
+    ) -> Result<BTreeMap<Ordinal, MoverReport>, RestoreError> {
+        safety::make_safe(self, plan, log).await?;
+        let journal = log.journal().await;
+        let is_whole = |claim: &PlannedFill| journal.progress(&claim.name).is_some_and(Claim::is_filled);
+        let claims = plan.claims.iter().filter(|claim| !is_whole(claim)).cloned().collect();
+        let (skip_damaged, way) = (plan.skip_damaged, Way::Forth);
+        let work = Work { restore: self, log, lock, options, set: &plan.to, claims, paths: &plan.paths, skip_damaged, way };
+        let reports = work.carry_out().await?;
+        log.note(Step::Proven).await?;
+        Ok(reports)
+    }
+
+    async fn start(&self, plan: &RestorePlan, log: Log, mut restored: Restored) -> Result<Restored, RestoreError> {
+        start::start(self, plan, &log, &mut restored).await?;
+        log.close().await?;
+        Ok(restored)
+    }
+}
+
+fn restored(plan: &RestorePlan, journal: &Journal, reports: &BTreeMap<Ordinal, MoverReport>) -> Restored {
+    let claims = plan.claims.iter().map(|claim| {
+        let told = reports.get(&claim.id.ordinal).and_then(|report| report.claims.iter().find(|told| told.name == claim.name));
+        let (files, bytes, problems) = match journal.progress(&claim.name) {
+            Some(Claim::Filled { files, bytes, problems }) => (files, bytes, problems),
+            _ => (0, 0, 0),
+        };
+        RestoredClaim {
+            name: claim.name.clone(),
+            ordinal: claim.id.ordinal,
+            target: claim.target.clone(),
+            files,
+            bytes,
+            problems: told.map(|told| told.problems.clone()).unwrap_or_default(),
+            earlier_problems: if told.is_some() { 0 } else { problems },
+        }
+    });
+    Restored {
+        point: plan.point,
+        safety_point: journal.safety_point(),
+        claims: claims.collect(),
+        started: journal.started().to_vec(),
+        total: reports.values().map(|report| report.total).sum(),
+    }
+}
+
+/// Sorts by time for people, and is never given twice.
+fn run_id(clock: &Clock) -> Result<String, RestoreError> {
+    let mut bytes = [0u8; 4];
+    getrandom::fill(&mut bytes).map_err(crate::repository::error::RepositoryError::from)?;
+    let time = clock.now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true).replace([':', '-'], "").to_lowercase();
+    Ok(format!("{time}-{}", data_encoding::HEXLOWER.encode(&bytes)))
 }
 
 #[cfg(test)]

@@ -23,6 +23,12 @@ pub struct RestoreOptions {
     pub to: Option<SetName>,
     /// The place may hold claims of the set that the point does not have.
     pub allow_extra_claims: bool,
+    /// Claims that hold data are made equal to the point.
+    pub replace: bool,
+    /// Seal what they hold in a safety point first, and refuse if that cannot be done in full.
+    pub safety: bool,
+    /// Leave out and list what the repository cannot give any more, instead of refusing.
+    pub skip_damaged: bool,
     /// Begin although the room seems too little.
     pub ignore_room: bool,
     pub start: StartMode,
@@ -62,6 +68,9 @@ impl Default for RestoreOptions {
             paths: Vec::new(),
             to: None,
             allow_extra_claims: false,
+            replace: false,
+            safety: true,
+            skip_damaged: false,
             ignore_room: false,
             start: StartMode::default(),
             starts_at_once: None,

@@ -1,24 +1,22 @@
 //! What a restore would do, or why it must not: pure functions of the point, the places and the user's options.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::claim::{ClaimId, is_claim_name};
 use crate::model::entry::Attrs;
 use crate::model::id::Id;
+use crate::model::journal::Before;
 use crate::model::manifest::{ClaimStatus, Consistency};
 use crate::model::set::{Ordinal, SetName};
 use crate::model::set_state::{Room, TargetState, Targets};
 use crate::repository::points::{StoredClaim, StoredPoint};
 use crate::restore::options::{RestoreOptions, StartMode};
-
-/// As many names as a message lists.
-const NAMED: usize = 8;
+use crate::restore::refusal::Refusal;
 
 /// One set that would be back.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestorePlan {
     pub point: Id,
@@ -40,6 +38,10 @@ pub struct RestorePlan {
     pub left_out: Vec<String>,
     /// What stands beside the targets and is none of theirs.
     pub foreign: Vec<String>,
+    /// What claims hold that is to be replaced is sealed in a safety point first; false where none holds anything, or the user gave that up.
+    pub safety: bool,
+    /// What the repository cannot give any more is left out and listed, instead of ending the restore.
+    pub skip_damaged: bool,
     pub parallel: usize,
     pub start: PlannedStart,
     /// What the user should know before it begins.
@@ -47,7 +49,7 @@ pub struct RestorePlan {
 }
 
 /// One claim that would be filled.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedFill {
     #[serde(flatten)]
@@ -57,6 +59,8 @@ pub struct PlannedFill {
     pub name: String,
     /// In words for people: the folder's path.
     pub target: String,
+    /// What is there now; data is replaced.
+    pub before: Before,
     pub tree: Id,
     #[serde(skip)]
     pub root: Attrs,
@@ -67,7 +71,7 @@ pub struct PlannedFill {
 }
 
 /// How the ordinals would be started.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum PlannedStart {
     /// One after another, each ready before the next.
@@ -76,81 +80,6 @@ pub enum PlannedStart {
     Parallel(Vec<Ordinal>),
     /// None, for this reason.
     None(String),
-}
-
-/// Why nothing is touched. The hint names the flag that overrides it, where one does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    NoSuchOrdinal { point: String, ordinals: Vec<Ordinal>, has: String },
-    NoSuchClaim { point: String, claim: String, has: Vec<String> },
-    NotSaved { point: String, claims: Vec<String> },
-    BadPath { path: String },
-    NoSuchPath { point: String, path: String },
-    BadName { name: String },
-    HoldsData { claims: Vec<String> },
-    HalfRestored { claim: String, path: String, run: String },
-    Obstructed { path: String },
-    ExtraClaims { place: String, claims: Vec<String> },
-    NoRoom { place: String, needs: u64, has: u64 },
-    CannotStart { set: String },
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refusal::NoSuchOrdinal { point, ordinals, has } => {
-                let asked: Vec<String> = ordinals.iter().map(Ordinal::to_string).collect();
-                write!(f, "point {point} has no ordinal {}: it has {has}", asked.join(", "))
-            }
-            Refusal::NoSuchClaim { point, claim, has } => {
-                write!(f, "point {point} has no claim or template {claim}: it has {}", listed(has))
-            }
-            Refusal::NotSaved { point, claims } => write!(f, "point {point} does not hold {}", listed(claims)),
-            Refusal::BadPath { path } => write!(f, "`{}` is no path below a claim's root", path.escape_debug()),
-            Refusal::NoSuchPath { point, path } => write!(f, "point {point} has no `{}` in any of the chosen claims", path.escape_debug()),
-            Refusal::BadName { name } => write!(f, "`{}` cannot be a claim's name", name.escape_debug()),
-            Refusal::HoldsData { claims } => write!(f, "targets hold data: {}", listed(claims)),
-            Refusal::HalfRestored { claim, path, run } => write!(f, "claim {claim} at {path} was left half restored by {run}"),
-            Refusal::Obstructed { path } => write!(f, "{path} is no folder"),
-            Refusal::ExtraClaims { place, claims } => {
-                write!(f, "{place} holds claims of the set that the point does not have: {}", listed(claims))
-            }
-            Refusal::NoRoom { place, needs, has } => write!(f, "{place} has room for {has} bytes and {needs} are needed"),
-            Refusal::CannotStart { set } => write!(f, "no start command is known for set {set}"),
-        }
-    }
-}
-
-impl Refusal {
-    /// The way on.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            Refusal::NoSuchOrdinal { .. } => "leave `--ordinal` out to restore all that the point has, or choose another `--point`".into(),
-            Refusal::NoSuchClaim { .. } => "name a template, or a claim as `keepset show` does".into(),
-            Refusal::NotSaved { .. } => "choose the others with `--claim` or `--ordinal`, or an older `--point`".into(),
-            Refusal::BadPath { .. } => "give it as `dir/file`, without `..`".into(),
-            Refusal::NoSuchPath { .. } => "`keepset ls POINT CLAIM` shows what is there".into(),
-            Refusal::BadName { .. } => "choose a shorter `--to`".into(),
-            Refusal::HoldsData { .. } => "choose an empty place with `--into`; nothing that holds data is overwritten".into(),
-            Refusal::HalfRestored { claim, path, .. } => {
-                format!(
-                    "remove the folder {path} and `.keepset-incomplete-{claim}` beside it, then restore again; or choose another `--into`"
-                )
-            }
-            Refusal::Obstructed { .. } => "move it away, or choose another place with `--into`".into(),
-            Refusal::ExtraClaims { .. } => "they would be started beside older data: move them away, or say `--allow-extra-claims`".into(),
-            Refusal::NoRoom { .. } => "make room, choose another place with `--into`, or say `--ignore-room`".into(),
-            Refusal::CannotStart { .. } => "set one in the settings, or say `--start none`".into(),
-        })
-    }
-}
-
-fn listed(names: &[String]) -> String {
-    let mut text = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    if names.len() > NAMED {
-        text.push_str(&format!(" and {} more", names.len() - NAMED));
-    }
-    text
 }
 
 /// One claim that was chosen, not yet placed.
@@ -259,7 +188,8 @@ pub(super) fn plan(
     options: &RestoreOptions,
 ) -> Result<RestorePlan, Refusal> {
     let Circumstances { to, targets, paths, left_out, can_start, notes } = circumstances;
-    refuse_targets(&targets)?;
+    let before = what_is_there(&targets, options)?;
+    let holds_data = before.contains(&Before::Data);
     // Who names ordinals or claims knows that others stand there.
     let whole = options.ordinals.is_empty() && options.claims.is_empty();
     if whole && !options.allow_extra_claims {
@@ -275,17 +205,18 @@ pub(super) fn plan(
         }
     }
     if !options.ignore_room {
-        refuse_room(&chosen, &targets)?;
+        refuse_room(&chosen, &targets, &before)?;
     }
     let start = planned_start(point, &chosen, &to, can_start, options)?;
     let claims = chosen
         .into_iter()
-        .zip(&targets.claims)
-        .map(|(claim, target)| PlannedFill {
+        .zip(targets.claims.iter().zip(before))
+        .map(|(claim, (target, before))| PlannedFill {
             id: claim.id,
             saved_as: claim.saved_as,
             name: claim.name,
             target: target.path.clone(),
+            before,
             tree: claim.tree,
             root: claim.root,
             files: claim.files,
@@ -306,34 +237,46 @@ pub(super) fn plan(
         paths,
         left_out,
         foreign: targets.foreign,
+        safety: options.safety && holds_data,
+        skip_damaged: options.skip_damaged,
         parallel: options.parallel.max(1),
         start,
         notes,
     })
 }
 
-fn refuse_targets(targets: &Targets) -> Result<(), Refusal> {
+/// What each target holds, if it may be filled.
+fn what_is_there(targets: &Targets, options: &RestoreOptions) -> Result<Vec<Before>, Refusal> {
+    let mut before = Vec::new();
     let mut full = Vec::new();
     for target in &targets.claims {
-        match &target.state {
-            TargetState::Absent | TargetState::Empty => {}
-            TargetState::HoldsData => full.push(target.path.clone()),
+        before.push(match &target.state {
+            TargetState::Absent => Before::Absent,
+            TargetState::Empty => Before::Empty,
+            TargetState::HoldsData => {
+                full.push(target.path.clone());
+                Before::Data
+            }
+            // Half of one point and half of something else is worth no safety point.
+            TargetState::HalfRestored(_) if options.replace && !options.safety => Before::Data,
             TargetState::HalfRestored(run) => {
                 return Err(Refusal::HalfRestored { claim: target.name.clone(), path: target.path.clone(), run: run.clone() });
             }
             TargetState::Obstructed => return Err(Refusal::Obstructed { path: target.path.clone() }),
-        }
+        });
     }
-    if full.is_empty() { Ok(()) } else { Err(Refusal::HoldsData { claims: full }) }
+    if full.is_empty() || options.replace { Ok(before) } else { Err(Refusal::HoldsData { claims: full }) }
 }
 
 /// Targets on one file system share its room.
-fn refuse_room(chosen: &[Chosen], targets: &Targets) -> Result<(), Refusal> {
+fn refuse_room(chosen: &[Chosen], targets: &Targets, before: &[Before]) -> Result<(), Refusal> {
     let mut rooms: BTreeMap<u64, (u64, u64, &str)> = BTreeMap::new();
-    for (claim, target) in chosen.iter().zip(&targets.claims) {
+    for (claim, (target, before)) in chosen.iter().zip(targets.claims.iter().zip(before)) {
         if let Some(Room { device, bytes }) = target.room {
             let room = rooms.entry(device).or_insert((0, bytes, &target.path));
-            room.0 = room.0.saturating_add(claim.room);
+            // What is replaced gives its room back.
+            let freed = if *before == Before::Data { target.used } else { 0 };
+            room.0 = room.0.saturating_add(claim.room.saturating_sub(freed));
         }
     }
     match rooms.into_values().find(|(needs, has, _)| needs > has) {
@@ -368,75 +311,6 @@ fn planned_start(
     }
 }
 
-impl RestorePlan {
-    /// The plan for people, a line each.
-    pub fn lines(&self) -> Vec<String> {
-        let ordinals: BTreeSet<Ordinal> = self.claims.iter().map(|claim| claim.id.ordinal).collect();
-        let quality = if self.complete { "complete" } else { "partial" };
-        let renamed = if self.from == self.to { String::new() } else { format!(" as {}", self.to) };
-        let mut lines = vec![
-            format!("restore {} of cluster {}{renamed} from point {}", self.from, self.cluster, self.point.short()),
-            format!("the point is {quality}, of {}", self.time),
-            format!("into {}: {}, {}", self.place, counted(ordinals.len(), "ordinal"), counted(self.claims.len(), "claim")),
-        ];
-        for ordinal in &ordinals {
-            let claims = self.claims.iter().filter(|claim| claim.id.ordinal == *ordinal);
-            let named: Vec<String> = claims
-                .map(|claim| {
-                    let was = if claim.name == claim.saved_as { String::new() } else { format!("from {}, ", claim.saved_as) };
-                    format!("{} ({was}{} in {})", claim.name, bytes_text(claim.bytes), counted_u64(claim.files, "file"))
-                })
-                .collect();
-            lines.push(format!("  ordinal {ordinal}: {}", named.join(", ")));
-        }
-        if !self.paths.is_empty() {
-            lines.push(format!("only {}", listed(&self.paths)));
-        }
-        if ordinals.len() > 1 && self.parallel > 1 {
-            lines.push(format!("up to {} ordinals at a time", self.parallel.min(ordinals.len())));
-        }
-        lines.push(match &self.start {
-            PlannedStart::Ordered(ordinals) => format!("then start, each ready before the next: {}", numbers(ordinals)),
-            PlannedStart::Parallel(ordinals) => format!("then start at once: {}", numbers(ordinals)),
-            PlannedStart::None(why) => format!("then start nothing: {why}"),
-        });
-        for (what, names) in [("in the point, not restored", &self.left_out), ("not of this restore, left alone", &self.foreign)] {
-            if !names.is_empty() {
-                lines.push(format!("{what}: {}", listed(names)));
-            }
-        }
-        lines.extend(self.notes.iter().cloned());
-        lines
-    }
-}
-
-fn numbers(ordinals: &[Ordinal]) -> String {
-    ordinals.iter().map(Ordinal::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn counted(count: usize, what: &str) -> String {
-    counted_u64(count as u64, what)
-}
-
-fn counted_u64(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-/// `3.2 MiB`; whole bytes below 1 KiB.
-fn bytes_text(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 999.95 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", units[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -467,6 +341,7 @@ mod tests {
                 path: format!("/srv/{}", claim.name),
                 state: TargetState::Absent,
                 room: Some(Room { device: 1, bytes: 1 << 30 }),
+                used: 0,
             })
             .collect();
         let targets = Targets { place: "/srv".into(), claims, foreign: Vec::new() };
@@ -527,7 +402,43 @@ mod tests {
         let refusal = made(&point(), &options(), |c| c.targets.claims[3].state = TargetState::HoldsData).unwrap_err();
         assert_eq!(refusal.to_string(), "targets hold data: /srv/wal-web-10");
         assert!(refusal.hint().unwrap().contains("--into"));
+        assert!(refusal.hint().unwrap().contains("--replace"));
         assert!(made(&point(), &options(), |c| c.targets.claims[3].state = TargetState::Empty).is_ok());
+    }
+
+    #[test]
+    fn data_is_replaced_where_that_is_asked_for_and_made_safe_unless_that_is_given_up() {
+        let full = |c: &mut Circumstances| c.targets.claims[3].state = TargetState::HoldsData;
+        let replace = RestoreOptions { replace: true, ..options() };
+        let plan = made(&point(), &replace, full).unwrap();
+        assert_eq!(
+            plan.claims.iter().filter(|claim| claim.before == Before::Data).map(|claim| &*claim.name).collect::<Vec<_>>(),
+            ["wal-web-10"]
+        );
+        assert!(plan.safety);
+        assert!(!made(&point(), &replace, |_| ()).unwrap().safety, "there is nothing to be made safe");
+        assert!(!made(&point(), &RestoreOptions { safety: false, ..replace.clone() }, full).unwrap().safety);
+        let half = |c: &mut Circumstances| c.targets.claims[0].state = TargetState::HalfRestored("run-3".into());
+        assert!(matches!(made(&point(), &replace, half), Err(Refusal::HalfRestored { .. })));
+        assert!(made(&point(), &RestoreOptions { safety: false, ..replace }, half).is_ok());
+    }
+
+    #[test]
+    fn what_is_replaced_gives_its_room_back() {
+        let replace = RestoreOptions { replace: true, ..options() };
+        let tight = |bytes, used| {
+            move |c: &mut Circumstances| {
+                c.targets.claims.iter_mut().for_each(|t| t.room = Some(Room { device: 1, bytes }));
+                c.targets.claims[3].state = TargetState::HoldsData;
+                c.targets.claims[3].used = used;
+            }
+        };
+        assert!(made(&point(), &replace, tight(5000, 1000)).is_ok());
+        assert!(matches!(made(&point(), &replace, tight(5000, 999)), Err(Refusal::NoRoom { needs: 5001, .. })));
+        assert!(
+            matches!(made(&point(), &replace, tight(4999, 9000)), Err(Refusal::NoRoom { needs: 5000, .. })),
+            "one claim's room is not another's"
+        );
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! From a name to a plan: finds the point, proves that all of it is there, looks at the places.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::model::claim::ClaimId;
 use crate::model::entry::{Entry, Kind};
 use crate::model::id::Id;
+use crate::model::journal::Journal;
 use crate::model::manifest::PointKind;
 use crate::model::set::SetName;
+use crate::repository::Unreadable;
 use crate::repository::browse;
 use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
@@ -17,69 +18,135 @@ use crate::repository::reader::Reader;
 use crate::repository::select::Selector;
 use crate::restore::Restore;
 use crate::restore::error::RestoreError;
+use crate::restore::log;
 use crate::restore::options::RestoreOptions;
-use crate::restore::plan::{self, Chosen, Circumstances, Refusal, RestorePlan};
+use crate::restore::plan::{self, Chosen, Circumstances, PlannedFill, RestorePlan};
+use crate::restore::refusal::Refusal;
 
 /// The plan, with everything proven that it stands on.
 pub(super) async fn prepare(restore: &Restore, set: &SetName, options: &RestoreOptions) -> Result<RestorePlan, RestoreError> {
-    let (index, damaged) = Index::load_readable(&restore.repository).await?;
-    let reader = Reader::new(&restore.repository, Arc::new(index));
+    let to = options.to.clone().unwrap_or_else(|| set.clone());
+    log::refuse_open(restore.platform.as_ref(), &to).await?;
+    let (reader, damaged) = reader(restore).await?;
     // An id may be that of another set's point, which the refusal then names.
     let only = if matches!(options.point, Selector::Id(_)) { None } else { Some(set) };
     let points = points::list_points(&reader, only).await?;
     let point = points.choose(set, options.cluster.as_deref(), &options.point, options.allow_partial)?;
-    let to = options.to.clone().unwrap_or_else(|| set.clone());
     let paths = plan::clean_paths(&options.paths)?;
     let (chosen, mut left_out) = plan::choose_claims(point, &to, options)?;
-    let chosen = prove_all(&reader, point, chosen, &paths, &mut left_out).await?;
-    let ids: Vec<ClaimId> = chosen.iter().map(|claim| claim.id.clone()).collect();
-    let targets = restore.platform.read_targets(&to, &ids).await?;
     let mut notes = notes(&points, point, options);
-    notes.extend(
-        damaged.iter().map(|object| format!("index/{} is damaged, but names nothing that is needed: {}", object.id, object.reason)),
-    );
+    let proving = Proving { reader: &reader, point, skip_damaged: options.skip_damaged };
+    let chosen = proving.all(chosen, &paths, &mut left_out, &mut notes).await?;
+    let ids: Vec<ClaimId> = chosen.iter().map(|claim| claim.id.clone()).collect();
+    let targets = restore.platform.read_targets(&to, &ids, options.replace).await?;
+    notes.extend(damaged);
     let circumstances = Circumstances { to, targets, paths, left_out, can_start: restore.platform.can_start(), notes };
     Ok(plan::plan(point, chosen, circumstances, options)?)
 }
 
-/// The chosen claims with what they need of room. Those that have none of the paths drop out.
-async fn prove_all(
-    reader: &Reader,
-    point: &StoredPoint,
-    chosen: Vec<Chosen>,
-    paths: &[String],
-    left_out: &mut Vec<String>,
-) -> Result<Vec<Chosen>, RestoreError> {
+/// What the index says, as far as it can be read, and what of it cannot, in words.
+async fn reader(restore: &Restore) -> Result<(Reader, Vec<String>), RestoreError> {
+    let (index, damaged) = Index::load_readable(&restore.repository).await?;
+    let note = |object: &Unreadable| format!("index/{} is damaged: {}", object.id, object.reason);
+    Ok((Reader::new(&restore.repository, Arc::new(index)), damaged.iter().map(note).collect()))
+}
+
+/// The plan that an open restore set out with. Its claims' root attributes are in the point.
+pub(super) fn planned(journal: &Journal) -> Result<RestorePlan, Refusal> {
+    let opening = journal.opening();
+    serde_json::from_value(opening.plan.clone())
+        .map_err(|error| Refusal::BadJournal { set: opening.set.to_string(), reason: error.to_string() })
+}
+
+/// How strictly [`aim_at`] looks.
+#[derive(Clone, Copy)]
+pub(super) struct Aim {
+    /// The claims' trees must be what they are already.
+    pub same: bool,
+    /// What is absent refuses nothing.
+    pub skip_damaged: bool,
+}
+
+/// Makes the claims those of `point` of `set`, proven: their trees and root attributes.
+pub(super) async fn aim_at(restore: &Restore, set: &SetName, point: Id, claims: &mut [PlannedFill], aim: Aim) -> Result<(), RestoreError> {
+    let (reader, _) = reader(restore).await?;
+    let points = points::list_points(&reader, Some(set)).await?;
+    let point = points.find(&point.hex())?;
     let present = prove::packs_present(reader.repository()).await?;
-    let mut found = vec![false; paths.len()];
-    let mut proven = Vec::new();
-    for mut claim in chosen {
-        let entries = if paths.is_empty() {
-            vec![Entry {
-                name: claim.saved_as.clone().into_bytes(),
-                kind: Kind::Dir { subtree: Some(claim.tree) },
-                attrs: claim.root.clone(),
-            }]
-        } else {
-            at_paths(reader, &claim.tree, paths, &mut found).await?
-        };
-        if entries.is_empty() {
-            left_out.push(claim.saved_as);
-            continue;
+    for claim in claims {
+        let stored = point.claims.iter().find(|stored| stored.record.id == claim.id);
+        let changed = || Refusal::PointChanged { point: point.point.id.short(), claim: claim.name.clone() };
+        let (tree, root) = stored.and_then(|stored| Some((stored.tree?, stored.root.clone()))).ok_or_else(changed)?;
+        if aim.same && tree != claim.tree {
+            return Err(changed().into());
         }
-        let proof = prove_claim(reader, point, entries, &present).await?;
-        claim.room = proof.room;
-        if paths.is_empty() {
-            refuse_excess(point, &claim.saved_as, &proof)?;
+        (claim.tree, claim.root) = (tree, root);
+        let entry = Entry { name: claim.name.clone().into_bytes(), kind: Kind::Dir { subtree: Some(tree) }, attrs: claim.root.clone() };
+        let proof = prove::prove(&reader, vec![entry], &present).await?;
+        if !proof.holds() && !aim.skip_damaged {
+            return Err(unproven(point, &proof));
         }
-        if !paths.is_empty() {
-            (claim.files, claim.bytes) = (proof.files, proof.room);
-        }
-        proven.push(claim);
     }
-    match found.iter().position(|found| !found) {
-        Some(number) => Err(Refusal::NoSuchPath { point: point.point.id.short(), path: paths[number].clone() }.into()),
-        None => Ok(proven),
+    Ok(())
+}
+
+fn unproven(point: &StoredPoint, proof: &Proof) -> RestoreError {
+    RestoreError::Unproven { point: point.point.id.short(), count: proof.absent_count, absent: proof.absent.join(", ") }
+}
+
+/// What claims are proven with.
+struct Proving<'a> {
+    reader: &'a Reader,
+    point: &'a StoredPoint,
+    /// What is absent is noted, and refuses nothing.
+    skip_damaged: bool,
+}
+
+impl Proving<'_> {
+    /// The chosen claims with what they need of room. Those that have none of the paths drop out.
+    async fn all(
+        &self,
+        chosen: Vec<Chosen>,
+        paths: &[String],
+        left_out: &mut Vec<String>,
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<Chosen>, RestoreError> {
+        let present = prove::packs_present(self.reader.repository()).await?;
+        let mut found = vec![false; paths.len()];
+        let mut proven = Vec::new();
+        for mut claim in chosen {
+            let entries = if paths.is_empty() {
+                vec![Entry {
+                    name: claim.saved_as.clone().into_bytes(),
+                    kind: Kind::Dir { subtree: Some(claim.tree) },
+                    attrs: claim.root.clone(),
+                }]
+            } else {
+                at_paths(self.reader, &claim.tree, paths, &mut found).await?
+            };
+            if entries.is_empty() {
+                left_out.push(claim.saved_as);
+                continue;
+            }
+            let proof = prove::prove(self.reader, entries, &present).await?;
+            if !proof.holds() {
+                if !self.skip_damaged {
+                    return Err(unproven(self.point, &proof));
+                }
+                notes.push(format!("of {} the repository lacks {}: {}", claim.saved_as, proof.absent_count, proof.absent.join(", ")));
+            }
+            claim.room = proof.room;
+            if paths.is_empty() {
+                refuse_excess(self.point, &claim.saved_as, &proof)?;
+            } else {
+                (claim.files, claim.bytes) = (proof.files, proof.room);
+            }
+            proven.push(claim);
+        }
+        match found.iter().position(|found| !found) {
+            Some(number) => Err(Refusal::NoSuchPath { point: self.point.point.id.short(), path: paths[number].clone() }.into()),
+            None => Ok(proven),
+        }
     }
 }
 
@@ -104,15 +171,6 @@ async fn at_paths(reader: &Reader, tree: &Id, paths: &[String], found: &mut [boo
         }
     }
     Ok(entries)
-}
-
-async fn prove_claim(reader: &Reader, point: &StoredPoint, entries: Vec<Entry>, present: &HashMap<Id, u64>) -> Result<Proof, RestoreError> {
-    let proof = prove::prove(reader, entries, present).await?;
-    if proof.holds() {
-        return Ok(proof);
-    }
-    let absent = proof.absent.join(", ");
-    Err(RestoreError::Unproven { point: point.point.id.short(), count: proof.absent_count, absent })
 }
 
 /// What the choice of the point passed over, in words.

@@ -19,21 +19,24 @@ use crate::store::Store;
 struct House {
     restore: Restore,
     point: Id,
+    /// What the targets hold, as a safety point has it.
+    before: Id,
     cancel: watch::Sender<bool>,
     log: Arc<std::sync::Mutex<Vec<String>>>,
+    journal: Arc<std::sync::Mutex<Option<String>>>,
 }
 
 fn web() -> SetName {
     "shop/web".parse().unwrap()
 }
 
-/// A point of ordinals 9 to 11, each with one claim of one file `dir/file`.
-async fn sealed(repository: &Repository) -> Id {
+/// A point of ordinals 9 to 11, each with one claim of one file `dir/file` that holds `word` and the ordinal.
+async fn sealed(repository: &Repository, word: &'static str, time: &str) -> Id {
     alone(repository, b"ordinal 11").await;
     let index = Arc::new(Index::load(repository).await.unwrap());
     let writer = Writer::new(repository, index, WriterOptions::for_memory(1 << 20));
     let adding = writer.clone();
-    let (tree, manifest) = tokio::task::spawn_blocking(move || {
+    let tree = tokio::task::spawn_blocking(move || {
         let mut encoder = adding.encoder().unwrap();
         let mut put = |kind, plain: &[u8]| adding.add(&mut encoder, kind, plain).unwrap().id;
         let attrs = |size| Attrs { mode: 0o700, size, links: 1, ..Attrs::default() };
@@ -42,7 +45,7 @@ async fn sealed(repository: &Repository) -> Id {
         let mut folder = Vec::new();
         let mut claims: Vec<ClaimRecord> = Vec::new();
         for ordinal in 9..12 {
-            let text = format!("ordinal {ordinal}");
+            let text = format!("{word} {ordinal}");
             let chunk = put(BlobKind::Data, text.as_bytes());
             let inner = put(BlobKind::Tree, &tree::encode(&[file("file", chunk, text.len() as u64)]));
             let root = put(BlobKind::Tree, &tree::encode(&[dir("dir", inner)]));
@@ -58,12 +61,12 @@ async fn sealed(repository: &Repository) -> Id {
         folder.sort_by(|a, b| a.name.cmp(&b.name));
         let set = put(BlobKind::Tree, &tree::encode(&folder));
         let namespace = put(BlobKind::Tree, &tree::encode(&[dir("web", set)]));
-        (put(BlobKind::Tree, &tree::encode(&[dir("shop", namespace)])), manifest)
+        put(BlobKind::Tree, &tree::encode(&[dir("shop", namespace)]))
     })
     .await
     .unwrap();
     writer.finish().await.unwrap();
-    let snapshot = Snapshot { time: manifest.started, tree: Some(tree), paths: vec![points::path(&web())], ..Snapshot::default() };
+    let snapshot = Snapshot { time: time.to_owned(), tree: Some(tree), paths: vec![points::path(&web())], ..Snapshot::default() };
     snapshot::save(repository, &snapshot).await.unwrap()
 }
 
@@ -104,8 +107,15 @@ fn filled(job: &MoverJob) -> Vec<MoverLine> {
 async fn house(fake: Fake) -> House {
     let password = Password::generate().unwrap();
     let repository = Repository::init(Store::memory(), &password, KeyOrigin::default()).await.unwrap();
-    let point = sealed(&repository).await;
-    let log = fake.log.clone();
+    let point = sealed(&repository, "ordinal", "2026-11-24T07:00:00Z").await;
+    let before = sealed(&repository, "before", "2026-11-24T06:00:00Z").await;
+    let (log, journal) = (fake.log.clone(), fake.journal.clone());
+    let sealing = log.clone();
+    let seal_safety: SealSafety = Arc::new(move |_, claims| {
+        let names: Vec<String> = claims.iter().map(|claim| claim.name("web")).collect();
+        sealing.lock().unwrap().push(format!("seal {}", names.join(" ")));
+        Box::pin(async move { Ok(SafetyPoint { point: before, complete: true }) })
+    });
     let (cancel, cancelled) = watch::channel(false);
     let restore = Restore {
         repository,
@@ -114,8 +124,9 @@ async fn house(fake: Fake) -> House {
         monitor: Arc::new(Silent),
         identity: LockIdentity::this_process(Some("here".into()), "root".into()),
         cancel: cancelled,
+        seal_safety,
     };
-    House { restore, point, cancel, log }
+    House { restore, point, before, cancel, log, journal }
 }
 
 fn able() -> Fake {
@@ -254,6 +265,133 @@ async fn a_new_name_reaches_claims_movers_and_starts() {
     let options = RestoreOptions { to: Some("test/copy".parse().unwrap()), ordinals: vec![Ordinal(10)], ..one_by_one() };
     house.restore.run(&web(), &options).await.unwrap();
     assert_eq!(log(&house), ["open data-copy-10", "mover 10", "close data-copy-10", "start 10"]);
+}
+
+/// Ordinal 10 fails as long as `broken` holds.
+fn failing(broken: &Arc<std::sync::atomic::AtomicBool>) -> Fake {
+    let broken = broken.clone();
+    let work = move |job: &MoverJob| match job.ordinal.0 {
+        10 if broken.load(std::sync::atomic::Ordering::Relaxed) => {
+            vec![MoverLine::Failed { error: "the disk is full".into(), hint: None, kind: FailureKind::Failed }]
+        }
+        _ => filled(job),
+    };
+    Fake { work: Some(Box::new(work)), ..able() }
+}
+
+fn full() -> Vec<(String, TargetState)> {
+    (9..12).map(|ordinal| (format!("data-web-{ordinal}"), TargetState::HoldsData)).collect()
+}
+
+fn replacing() -> RestoreOptions {
+    RestoreOptions { replace: true, ..one_by_one() }
+}
+
+#[tokio::test]
+async fn a_restore_that_is_done_or_changed_nothing_leaves_no_journal() {
+    let done = house(able()).await;
+    done.restore.run(&web(), &one_by_one()).await.unwrap();
+    assert_eq!(*done.journal.lock().unwrap(), None);
+    let work = |_: &MoverJob| vec![MoverLine::Failed { error: "no".into(), hint: None, kind: FailureKind::Failed }];
+    let failed = house(Fake { work: Some(Box::new(work)), ..able() }).await;
+    let error = failed.restore.run(&web(), &one_by_one()).await.unwrap_err();
+    assert!(error.hint().is_none(), "there is nothing to go on with: {:?}", error.hint());
+    assert_eq!(*failed.journal.lock().unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_open_restore_refuses_another_and_is_resumed_where_it_was_left() {
+    let broken = Arc::new(true.into());
+    let house = house(failing(&broken)).await;
+    let error = house.restore.run(&web(), &one_by_one()).await.unwrap_err();
+    assert!(error.hint().unwrap().contains("`--resume` goes on with it, `--undo` takes it back"), "{:?}", error.hint());
+    for refused in [house.restore.run(&web(), &one_by_one()).await.err(), house.restore.plan(&web(), &one_by_one()).await.err()] {
+        let refused = refused.unwrap();
+        assert!(matches!(refused, RestoreError::Refused(Refusal::Open { .. })), "{refused}");
+        assert!(refused.hint().unwrap().contains("--resume"));
+    }
+    let other = house.restore.resume(&web(), Some("run-7"), &one_by_one()).await.unwrap_err();
+    assert!(matches!(other, RestoreError::Refused(Refusal::OtherRun { .. })), "{other}");
+
+    broken.store(false, std::sync::atomic::Ordering::Relaxed);
+    house.log.lock().unwrap().clear();
+    let restored = house.restore.resume(&web(), None, &one_by_one()).await.unwrap();
+    let expected = "open data-web-10,mover 10,close data-web-10,open data-web-11,mover 11,close data-web-11,start 9,start 10,start 11";
+    assert_eq!(log(&house).join(","), expected);
+    assert_eq!(restored.claims.iter().map(|claim| (claim.files, claim.bytes)).collect::<Vec<_>>(), [(1, 9); 3]);
+    assert_eq!(*house.journal.lock().unwrap(), None);
+    let none = house.restore.resume(&web(), None, &one_by_one()).await.unwrap_err();
+    assert!(matches!(none, RestoreError::Refused(Refusal::NotOpen { .. })), "{none}");
+}
+
+#[tokio::test]
+async fn an_undone_restore_takes_back_what_it_filled() {
+    let house = house(failing(&Arc::new(true.into()))).await;
+    house.restore.run(&web(), &one_by_one()).await.unwrap_err();
+    house.log.lock().unwrap().clear();
+    let undone = house.restore.undo(&web(), None, &one_by_one()).await.unwrap();
+    assert_eq!(log(&house), ["reopen data-web-9", "abandon data-web-9"]);
+    assert_eq!((undone.claims, undone.safety_point, undone.left), (vec!["data-web-9".to_owned()], None, Vec::new()));
+    assert_eq!(*house.journal.lock().unwrap(), None);
+    assert_eq!(locks(&house).await, 0);
+}
+
+#[tokio::test]
+async fn what_targets_hold_is_sealed_before_the_first_is_replaced_and_an_undo_brings_it_back() {
+    let broken = Arc::new(true.into());
+    let house = house(Fake { targets: full(), ..failing(&broken) }).await;
+    house.restore.run(&web(), &replacing()).await.unwrap_err();
+    let expected = "seal data-web-9 data-web-10 data-web-11,reopen data-web-9,mover 9,close data-web-9,reopen data-web-10,mover 10";
+    assert_eq!(log(&house).join(","), expected, "what is half replaced is not emptied");
+
+    broken.store(false, std::sync::atomic::Ordering::Relaxed);
+    house.log.lock().unwrap().clear();
+    let undone = house.restore.undo(&web(), None, &replacing()).await.unwrap();
+    assert_eq!(log(&house).join(","), "reopen data-web-9,mover 9,close data-web-9,reopen data-web-10,mover 10,close data-web-10");
+    assert_eq!((undone.claims.len(), undone.safety_point), (2, Some(house.before)));
+    assert_eq!(*house.journal.lock().unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_safety_point_that_fails_or_is_partial_keeps_everything_as_it_is() {
+    for complete in [Some(false), None] {
+        let mut house = house(Fake { targets: full(), ..able() }).await;
+        let point = house.before;
+        house.restore.seal_safety = Arc::new(move |_, _| {
+            let failure = SafetyFailure { error: "unreadable".into(), hint: None, kind: FailureKind::Failed };
+            Box::pin(async move { complete.map(|complete| SafetyPoint { point, complete }).ok_or(failure) })
+        });
+        let error = house.restore.run(&web(), &replacing()).await.unwrap_err();
+        let expected = if complete.is_some() { FailureKind::Refused } else { FailureKind::Failed };
+        assert_eq!((error.kind(), log(&house).len()), (expected, 0), "{error}");
+        assert_eq!(*house.journal.lock().unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn without_a_safety_point_an_undo_refuses_or_leaves_the_claim_half_restored() {
+    let house = house(Fake { targets: full(), ..failing(&Arc::new(true.into())) }).await;
+    let bold = RestoreOptions { safety: false, ..replacing() };
+    house.restore.run(&web(), &bold).await.unwrap_err();
+    let error = house.restore.undo(&web(), None, &replacing()).await.unwrap_err();
+    assert!(matches!(&error, RestoreError::Refused(Refusal::NoWayBack { claims }) if claims.len() == 2), "{error}");
+    let undone = house.restore.undo(&web(), None, &bold).await.unwrap();
+    assert_eq!(undone.left, ["data-web-9", "data-web-10"]);
+    assert_eq!(*house.journal.lock().unwrap(), None);
+}
+
+#[tokio::test]
+async fn once_ordinals_are_started_there_is_no_undo_and_a_resume_starts_the_rest() {
+    let house = house(Fake { starts: Some([9, 11].into()), ..able() }).await;
+    house.restore.run(&web(), &one_by_one()).await.unwrap_err();
+    let refused = house.restore.undo(&web(), None, &one_by_one()).await.unwrap_err();
+    assert!(matches!(refused, RestoreError::Refused(Refusal::AlreadyStarted { .. })), "{refused}");
+    house.log.lock().unwrap().clear();
+    let error = house.restore.resume(&web(), None, &one_by_one()).await.unwrap_err();
+    assert_eq!(log(&house), ["start 10"], "{error}");
+    let done = RestoreOptions { start: StartMode::None, ..one_by_one() };
+    assert_eq!(house.restore.resume(&web(), None, &done).await.unwrap().started, [Ordinal(9)]);
+    assert_eq!(*house.journal.lock().unwrap(), None);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Which points of a set stay and which may go, and why: a pure decision.
 //!
 //! The rules read like restic's, over complete normal points only. What differs errs on the side of keeping: the newest complete point
-//! stays whatever the policy says, points with times ahead of the clock stay and count for nothing, and safety points are none of its
-//! business.
+//! stays whatever the policy says, points with times ahead of the clock stay and count for nothing, and safety points have a rule of their
+//! own, without which they stay.
 
 mod bucket;
 mod policy;
@@ -74,7 +74,7 @@ fn decide_set<Z: TimeZone>(mut points: Vec<&Point>, policy: &Policy, now: DateTi
         .into_iter()
         .map(|point| {
             let (keep, reasons) = if point.kind == PointKind::Safety {
-                (true, vec!["it is a safety point".to_owned()])
+                judge_safety(point, policy, now, zone)
             } else if point.time > now {
                 (true, vec!["its time is ahead of this machine's clock".to_owned()])
             } else if point.complete {
@@ -90,6 +90,16 @@ fn decide_set<Z: TimeZone>(mut points: Vec<&Point>, policy: &Policy, now: DateTi
             Decision { id: point.id, keep, reasons }
         })
         .collect()
+}
+
+/// Safety points count for no rule but their own.
+fn judge_safety<Z: TimeZone>(point: &Point, policy: &Policy, now: DateTime<Utc>, zone: &Z) -> (bool, Vec<String>) {
+    match policy.safety_within {
+        Some(span) if span.before(now, zone).is_some_and(|since| point.time < since) => {
+            (false, vec![format!("it is a safety point older than {span}")])
+        }
+        _ => (true, vec!["it is a safety point".to_owned()]),
+    }
 }
 
 /// Applies each rule to `points`, newest first. A rule keeps the newest point of each bucket, and the oldest point of all while it could
@@ -231,6 +241,18 @@ mod tests {
         assert_eq!(kept(&points, Policy { last: 1, ..Policy::default() }), [0, 1, 2]);
         points[1].complete = false;
         assert_eq!(kept(&points, Policy { last: 1, ..Policy::default() }), [0, 1, 2]);
+    }
+
+    #[test]
+    fn safety_points_go_by_their_own_rule_alone() {
+        let mut points = points(&["2026-06-01T01:00:00Z", "2026-06-20T01:00:00Z", "2026-06-21T01:00:00Z"]);
+        points[0].kind = PointKind::Safety;
+        points[1].kind = PointKind::Safety;
+        let safety_within = Some("14d".parse().unwrap());
+        assert_eq!(kept(&points, Policy { last: 1, safety_within, ..Policy::default() }), [1, 2]);
+        assert_eq!(kept(&points, Policy { last: 1, ..Policy::default() }), [0, 1, 2]);
+        let only = Policy { safety_within, ..Policy::default() };
+        assert_eq!(decide(&points, &only, now(), &Berlin), Err(RetentionError::KeepsNothing));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Policy {
     pub within_weekly: Option<Span>,
     pub within_monthly: Option<Span>,
     pub within_yearly: Option<Span>,
+    /// Safety points younger than this stay, older ones go: before now, since nothing comes after them. `None` keeps them all.
+    pub safety_within: Option<Span>,
 }
 
 impl Policy {

@@ -11,17 +11,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use keepset::backup::{Backup, BackupError, BackupOptions, Sealed};
+use keepset::cli::safety::seal_by;
 use keepset::clock::Clock;
 use keepset::model::claim::ClaimId;
 use keepset::model::id::Id;
-use keepset::model::mover_job::{MoverJob, MoverLine};
+use keepset::model::mover_job::{FillMode, MoverJob, MoverLine};
 use keepset::model::set::{Ordinal, SetName};
 use keepset::model::set_state::{SetState, Targets};
 use keepset::monitor::Silent;
 use keepset::mover;
 use keepset::mover::error::MoverError;
 use keepset::platform::folders::{Folders, FoldersOptions};
-use keepset::platform::{Mover, Platform, PlatformError};
+use keepset::platform::{JournalHold, Mover, Platform, PlatformError};
 use keepset::repository::Repository;
 use keepset::repository::check::{CheckOptions, CheckReport, check};
 use keepset::repository::crypto::MasterKey;
@@ -175,7 +176,7 @@ impl House {
         identity: LockIdentity,
     ) -> Result<Restored, RestoreError> {
         let (_cancel, cancelled) = watch::channel(false);
-        let restore = Restore {
+        let backup = Backup {
             platform: Arc::new(InProcess::new(into.to_owned(), repository.store().clone())),
             repository,
             clock: self.clock.clone(),
@@ -183,6 +184,8 @@ impl House {
             identity,
             cancel: cancelled,
         };
+        let options = BackupOptions { wait_lock: Duration::ZERO, ..BackupOptions::default() };
+        let restore = restore_beside(backup, options);
         let options = RestoreOptions { point: point.hex().parse().unwrap(), wait_lock: Duration::ZERO, ..RestoreOptions::default() };
         restore.run(&web(), &options).await
     }
@@ -333,6 +336,19 @@ pub struct InProcess {
     store: Store,
 }
 
+/// A restore with the means of a backup, which seals its safety points.
+pub fn restore_beside(backup: Backup, options: BackupOptions) -> Restore {
+    Restore {
+        repository: backup.repository.clone(),
+        platform: backup.platform.clone(),
+        clock: backup.clock.clone(),
+        monitor: backup.monitor.clone(),
+        identity: backup.identity.clone(),
+        cancel: backup.cancel.clone(),
+        seal_safety: seal_by(backup, options),
+    }
+}
+
 impl InProcess {
     pub fn new(root: PathBuf, store: Store) -> Self {
         let options = FoldersOptions {
@@ -355,20 +371,40 @@ impl Platform for InProcess {
         self.folders.read_set(set).await
     }
 
-    async fn read_targets(&self, set: &SetName, claims: &[ClaimId]) -> Result<Targets, PlatformError> {
-        self.folders.read_targets(set, claims).await
+    async fn read_targets(&self, set: &SetName, claims: &[ClaimId], measure: bool) -> Result<Targets, PlatformError> {
+        self.folders.read_targets(set, claims, measure).await
     }
 
-    async fn open_claim(&self, run: &str, claim: &str) -> Result<String, PlatformError> {
-        self.folders.open_claim(run, claim).await
+    async fn read_journal(&self, set: &SetName) -> Result<Option<String>, PlatformError> {
+        self.folders.read_journal(set).await
+    }
+
+    async fn open_journal(&self, set: &SetName, first: &str) -> Result<JournalHold, PlatformError> {
+        self.folders.open_journal(set, first).await
+    }
+
+    async fn take_journal(&self, set: &SetName) -> Result<Option<(JournalHold, String)>, PlatformError> {
+        self.folders.take_journal(set).await
+    }
+
+    async fn append_journal(&self, hold: &mut JournalHold, line: &str) -> Result<(), PlatformError> {
+        self.folders.append_journal(hold, line).await
+    }
+
+    async fn close_journal(&self, hold: JournalHold) -> Result<(), PlatformError> {
+        self.folders.close_journal(hold).await
+    }
+
+    async fn open_claim(&self, run: &str, claim: &str, mode: FillMode) -> Result<String, PlatformError> {
+        self.folders.open_claim(run, claim, mode).await
     }
 
     async fn close_claim(&self, run: &str, claim: &str) -> Result<(), PlatformError> {
         self.folders.close_claim(run, claim).await
     }
 
-    async fn abandon_claim(&self, run: &str, claim: &str) -> Result<(), PlatformError> {
-        self.folders.abandon_claim(run, claim).await
+    async fn abandon_claim(&self, run: &str, claim: &str, remove: bool) -> Result<(), PlatformError> {
+        self.folders.abandon_claim(run, claim, remove).await
     }
 
     async fn start_mover(&self, job: &MoverJob, secret: &[u8]) -> Result<Mover, PlatformError> {

@@ -17,6 +17,7 @@ use crate::cli::demo::proof::Picture;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitCode;
 use crate::cli::output::{Output, Tone};
+use crate::cli::safety::wired;
 use crate::cli::secret;
 use crate::cli::stop::Stop;
 use crate::cli::table::Table;
@@ -27,7 +28,7 @@ use crate::model::set::SetName;
 use crate::monitor::Silent;
 use crate::platform::folders::{Folders, FoldersOptions, StartCommand};
 use crate::repository::Repository;
-use crate::restore::{Restore, RestoreOptions, Restored};
+use crate::restore::{RestoreOptions, Restored};
 use crate::store::{Location, Store};
 
 /// See all of it happen: make a set, back it up, wreck it, restore it in order, prove every byte
@@ -234,14 +235,9 @@ impl Story<'_> {
             deadline: Duration::from_secs(30),
             interval: Duration::from_millis(20),
         };
-        let restore = Restore {
-            repository: repository.clone(),
-            platform: Arc::new(Folders::new(FoldersOptions { start_command: Some(start_command), ..self.folders(into)? })),
-            clock: self.wire.clock.clone(),
-            monitor: Arc::new(Silent),
-            identity: self.wire.identity(),
-            cancel: self.stop.clone(),
-        };
+        let platform = Folders::new(FoldersOptions { start_command: Some(start_command), ..self.folders(into)? });
+        let safety = BackupOptions { location: place.display().to_string(), ..BackupOptions::default() };
+        let restore = wired(self.wire, repository.clone(), Arc::new(platform), Arc::new(Silent), self.stop.clone(), safety);
         let options = RestoreOptions { location: place.display().to_string(), memory: self.wire.memory(), ..RestoreOptions::default() };
         let began = Instant::now();
         Ok((restore.run(set, &options).await?, began.elapsed()))

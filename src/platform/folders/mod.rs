@@ -1,6 +1,7 @@
 //! Sets outside Kubernetes: a folder that holds one folder per claim, `<template>-<set>-<ordinal>`, and movers as child processes.
 
 mod child;
+mod journal;
 mod read;
 mod start;
 mod target;
@@ -12,9 +13,10 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use crate::model::claim::ClaimId;
-use crate::model::mover_job::MoverJob;
+use crate::model::mover_job::{FillMode, MoverJob};
 use crate::model::set::{Ordinal, SetName};
 use crate::model::set_state::{SetState, Targets};
+use crate::platform::JournalHold;
 use crate::platform::Mover;
 use crate::platform::Platform;
 use crate::platform::PlatformError;
@@ -61,20 +63,46 @@ impl Platform for Folders {
         read::read_set(&self.options, set)
     }
 
-    async fn read_targets(&self, set: &SetName, claims: &[ClaimId]) -> Result<Targets, PlatformError> {
-        target::read_targets(&self.options.root, set, claims)
+    async fn read_targets(&self, set: &SetName, claims: &[ClaimId], measure: bool) -> Result<Targets, PlatformError> {
+        target::read_targets(&self.options.root, set, claims, measure)
     }
 
-    async fn open_claim(&self, run: &str, claim: &str) -> Result<String, PlatformError> {
-        target::open_claim(&self.options.root, run, claim)
+    async fn read_journal(&self, set: &SetName) -> Result<Option<String>, PlatformError> {
+        journal::read(&self.options.root, set)
+    }
+
+    async fn open_journal(&self, set: &SetName, first: &str) -> Result<JournalHold, PlatformError> {
+        let file = journal::open(&self.options.root, set, first)?;
+        Ok(JournalHold { set: set.clone(), file: Some(file) })
+    }
+
+    async fn take_journal(&self, set: &SetName) -> Result<Option<(JournalHold, String)>, PlatformError> {
+        let taken = journal::take(&self.options.root, set)?;
+        Ok(taken.map(|(file, text)| (JournalHold { set: set.clone(), file: Some(file) }, text)))
+    }
+
+    async fn append_journal(&self, hold: &mut JournalHold, line: &str) -> Result<(), PlatformError> {
+        let path = journal::path(&self.options.root, &hold.set);
+        match &mut hold.file {
+            Some(file) => journal::append(file, &path, line),
+            None => Err(PlatformError::io("write", &path, std::io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    async fn close_journal(&self, hold: JournalHold) -> Result<(), PlatformError> {
+        journal::close(&self.options.root, &hold.set)
+    }
+
+    async fn open_claim(&self, run: &str, claim: &str, mode: FillMode) -> Result<String, PlatformError> {
+        target::open_claim(&self.options.root, run, claim, mode)
     }
 
     async fn close_claim(&self, run: &str, claim: &str) -> Result<(), PlatformError> {
         target::close_claim(&self.options.root, run, claim)
     }
 
-    async fn abandon_claim(&self, run: &str, claim: &str) -> Result<(), PlatformError> {
-        target::abandon_claim(&self.options.root, run, claim)
+    async fn abandon_claim(&self, run: &str, claim: &str, remove: bool) -> Result<(), PlatformError> {
+        target::abandon_claim(&self.options.root, run, claim, remove).await
     }
 
     async fn start_mover(&self, job: &MoverJob, secret: &[u8]) -> Result<Mover, PlatformError> {

@@ -11,7 +11,7 @@ use crate::model::set::{Ordinal, SetName};
 use crate::model::set_state::{ClaimState, SetState};
 use crate::platform::PlatformError;
 use crate::platform::folders::FoldersOptions;
-use crate::platform::folders::target;
+use crate::platform::folders::{journal, target};
 
 /// More ordinals than any set has: a range beyond it is a mistyped or foreign folder.
 const MOST_ORDINALS: u32 = 100_000;
@@ -61,7 +61,8 @@ pub(super) fn read_set(options: &FoldersOptions, set: &SetName) -> Result<SetSta
         templates,
         ..SetRecord::default()
     };
-    Ok(SetState { set: record, claims, foreign })
+    let open_restore = journal::open_run(&root, set)?;
+    Ok(SetState { set: record, claims, foreign, open_restore })
 }
 
 fn absolute(root: &Path) -> Result<PathBuf, PlatformError> {
@@ -86,7 +87,7 @@ fn sort_entries(root: &Path, options: &FoldersOptions, set: &SetName) -> Result<
             .and_then(|name| ClaimId::of_name(name, &set.name))
             .filter(|id| options.templates.is_empty() || options.templates.contains(&id.template));
         let Some(id) = id else {
-            if !target::is_mark(&name) {
+            if !target::is_ours(&name) {
                 foreign.push(name.to_string_lossy().into_owned());
             }
             continue;
@@ -282,7 +283,7 @@ mod tests {
     #[test]
     fn a_half_restored_claim_names_its_run() {
         let root = with(&["data-web-0"]);
-        target::open_claim(root.path(), "run-7", "data-web-1").unwrap();
+        target::open_claim(root.path(), "run-7", "data-web-1", crate::model::mover_job::FillMode::New).unwrap();
         let state = read(&root);
         assert_eq!(state.claims[1].half_restored.as_deref(), Some("run-7"));
         assert_eq!(state.foreign, Vec::<String>::new());

@@ -4,18 +4,25 @@
 //! takes half a volume for a whole one.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::model::claim::ClaimId;
-use crate::model::claim::is_claim_name;
+use tokio::time::Instant;
+
+use crate::model::claim::{ClaimId, is_claim_name};
+use crate::model::mover_job::FillMode;
 use crate::model::set::SetName;
 use crate::model::set_state::{Room, Target, TargetState, Targets};
 use crate::platform::PlatformError;
+use crate::platform::folders::journal;
 
 const MARK: &str = ".keepset-incomplete-";
+/// How long a mover that was killed may take to be gone, and how often to look.
+const LET_GO: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Whether nothing is in the folder, a `lost+found` folder aside.
 pub(super) fn is_empty(folder: &Path) -> io::Result<bool> {
@@ -28,8 +35,9 @@ pub(super) fn is_empty(folder: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-pub(super) fn is_mark(name: &OsStr) -> bool {
-    name.to_str().is_some_and(|name| name.starts_with(MARK))
+/// A mark or a journal: neither a claim nor foreign.
+pub(super) fn is_ours(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(MARK) || journal::is_journal(name))
 }
 
 /// The run that is filling the claim, if any. A mark that cannot be read is a mark.
@@ -45,16 +53,16 @@ fn mark_path(root: &Path, claim: &str) -> PathBuf {
     root.join(format!("{MARK}{claim}"))
 }
 
-pub(super) fn read_targets(root: &Path, set: &SetName, claims: &[ClaimId]) -> Result<Targets, PlatformError> {
+pub(super) fn read_targets(root: &Path, set: &SetName, claims: &[ClaimId], measure: bool) -> Result<Targets, PlatformError> {
     let root = std::path::absolute(root).map_err(|e| PlatformError::io("read", root, e))?;
     let names: Vec<String> = claims.iter().map(|claim| claim.name(&set.name)).collect();
-    let targets = names.iter().map(|name| read_target(&root, name)).collect::<Result<Vec<_>, _>>()?;
+    let targets = names.iter().map(|name| read_target(&root, name, measure)).collect::<Result<Vec<_>, _>>()?;
     let mut foreign = Vec::new();
     match fs::read_dir(&root) {
         Ok(entries) => {
             for entry in entries {
                 let name = entry.map_err(|e| PlatformError::io("read", &root, e))?.file_name();
-                let ours = name.to_str().is_some_and(|name| names.iter().any(|own| own == name)) || is_mark(&name);
+                let ours = name.to_str().is_some_and(|name| names.iter().any(|own| own == name)) || is_ours(&name);
                 if !ours {
                     foreign.push(name.to_string_lossy().into_owned());
                 }
@@ -67,7 +75,7 @@ pub(super) fn read_targets(root: &Path, set: &SetName, claims: &[ClaimId]) -> Re
     Ok(Targets { place: root.display().to_string(), claims: targets, foreign })
 }
 
-fn read_target(root: &Path, name: &str) -> Result<Target, PlatformError> {
+fn read_target(root: &Path, name: &str, measure: bool) -> Result<Target, PlatformError> {
     let path = folder_of(root, name)?;
     let state = match (mark_of(root, name), fs::symlink_metadata(&path)) {
         (Some(run), _) => TargetState::HalfRestored(run),
@@ -77,7 +85,33 @@ fn read_target(root: &Path, name: &str) -> Result<Target, PlatformError> {
         (None, Ok(_)) if is_empty(&path).map_err(|e| PlatformError::io("read", &path, e))? => TargetState::Empty,
         (None, Ok(_)) => TargetState::HoldsData,
     };
-    Ok(Target { name: name.to_owned(), path: path.display().to_string(), state, room: room_at(&path) })
+    let holds = matches!(state, TargetState::HoldsData | TargetState::HalfRestored(_)) && is_folder(&path);
+    let used = if measure && holds { used(&path).map_err(|e| PlatformError::io("read", &path, e))? } else { 0 };
+    Ok(Target { name: name.to_owned(), path: path.display().to_string(), state, room: room_at(&path), used })
+}
+
+/// Bytes that the files in the folder take on its file system.
+fn used(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0u64;
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            if meta.is_dir() {
+                folders.push(entry.path());
+            } else {
+                // A file with several names is counted in parts.
+                bytes = bytes.saturating_add(meta.blocks().saturating_mul(512) / meta.nlink().max(1));
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// A folder itself, not a link to one.
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
 /// Free room where `path` is or would be made.
@@ -97,7 +131,7 @@ fn folder_of(root: &Path, claim: &str) -> Result<PathBuf, PlatformError> {
     }
 }
 
-pub(super) fn open_claim(root: &Path, run: &str, claim: &str) -> Result<String, PlatformError> {
+pub(super) fn open_claim(root: &Path, run: &str, claim: &str, mode: FillMode) -> Result<String, PlatformError> {
     let root = std::path::absolute(root).map_err(|e| PlatformError::io("create", root, e))?;
     let path = folder_of(&root, claim)?;
     fs::create_dir_all(&root).map_err(|e| PlatformError::io("create", &root, e))?;
@@ -107,14 +141,18 @@ pub(super) fn open_claim(root: &Path, run: &str, claim: &str) -> Result<String, 
         Ok(meta) if !meta.is_dir() => {
             return Err(PlatformError::NotAClaim { path: path.display().to_string(), what: "no folder" });
         }
+        Ok(_) if mode == FillMode::Replace => {}
         Ok(_) if is_empty(&path).map_err(|e| PlatformError::io("read", &path, e))? => {}
         Ok(_) => return Err(PlatformError::HoldsData { path: path.display().to_string() }),
     }
     // The mark is on disk before the first byte: a claim that exists without one is whole.
     let mark = mark_path(&root, claim);
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
+    let mut options = OpenOptions::new();
+    match mode {
+        FillMode::New => options.write(true).create_new(true),
+        FillMode::Replace => options.write(true).create(true).truncate(true),
+    };
+    options
         .open(&mark)
         .and_then(|mut file| file.write_all(run.as_bytes()).and_then(|()| file.sync_all()))
         .map_err(|e| PlatformError::io("create", &mark, e))?;
@@ -134,20 +172,39 @@ pub(super) fn close_claim(root: &Path, run: &str, claim: &str) -> Result<(), Pla
     remove_mark(&root, claim)
 }
 
-pub(super) fn abandon_claim(root: &Path, run: &str, claim: &str) -> Result<(), PlatformError> {
+pub(super) async fn abandon_claim(root: &Path, run: &str, claim: &str, remove: bool) -> Result<(), PlatformError> {
     let (root, path) = marked(root, run, claim)?;
     let failed = |e| PlatformError::io("remove", &path, e);
-    for entry in fs::read_dir(&path).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let is_folder = entry.file_type().map_err(failed)?.is_dir();
-        if is_folder && entry.file_name() == "lost+found" {
-            continue;
+    if is_folder(&path) {
+        let _alone = alone(&path).await?;
+        for entry in fs::read_dir(&path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let is_folder = entry.file_type().map_err(failed)?.is_dir();
+            if is_folder && entry.file_name() == "lost+found" {
+                continue;
+            }
+            if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) }.map_err(failed)?;
         }
-        if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) }.map_err(failed)?;
+        if remove {
+            // It stays where it cannot go: a mount point, or one that kept its lost+found.
+            let _ = fs::remove_dir(&path);
+        }
     }
-    // The folder itself goes too where it can: not if it is a mount point or kept its lost+found.
-    let _ = fs::remove_dir(&path);
     remove_mark(&root, claim)
+}
+
+/// The folder's lock, which its mover holds while it is at work: one that has just been killed may still have calls under way.
+async fn alone(path: &Path) -> Result<File, PlatformError> {
+    let folder = File::open(path).map_err(|e| PlatformError::io("read", path, e))?;
+    let until = Instant::now() + LET_GO;
+    loop {
+        match folder.try_lock() {
+            Ok(()) => return Ok(folder),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => tokio::time::sleep(LOOK_AGAIN).await,
+            Err(TryLockError::WouldBlock) => return Err(PlatformError::ClaimHeld { path: path.display().to_string() }),
+            Err(TryLockError::Error(error)) => return Err(PlatformError::io("lock", path, error)),
+        }
+    }
 }
 
 /// The root and the claim's folder, if `run` is the one that fills it.
@@ -167,7 +224,7 @@ fn remove_mark(root: &Path, claim: &str) -> Result<(), PlatformError> {
     sync(root)
 }
 
-fn sync(root: &Path) -> Result<(), PlatformError> {
+pub(super) fn sync(root: &Path) -> Result<(), PlatformError> {
     File::open(root).and_then(|folder| folder.sync_all()).map_err(|e| PlatformError::io("write", root, e))
 }
 
@@ -181,7 +238,7 @@ mod tests {
     }
 
     fn states(root: &Path) -> Vec<TargetState> {
-        let targets = read_targets(root, &"shop/web".parse().unwrap(), &claims()).unwrap();
+        let targets = read_targets(root, &"shop/web".parse().unwrap(), &claims(), false).unwrap();
         targets.claims.into_iter().map(|target| target.state).collect()
     }
 
@@ -194,7 +251,7 @@ mod tests {
         fs::write(root.path().join("notes"), "").unwrap();
         let expected = [TargetState::Empty, TargetState::HoldsData, TargetState::Obstructed, TargetState::Absent];
         assert_eq!(states(root.path()), expected);
-        let targets = read_targets(root.path(), &"shop/web".parse().unwrap(), &claims()).unwrap();
+        let targets = read_targets(root.path(), &"shop/web".parse().unwrap(), &claims(), false).unwrap();
         assert_eq!(targets.foreign, ["notes"]);
         assert!(targets.claims[3].room.is_some_and(|room| room.bytes > 0));
     }
@@ -202,50 +259,87 @@ mod tests {
     #[test]
     fn a_place_that_does_not_exist_yet_has_room_and_absent_targets() {
         let root = tempfile::tempdir().unwrap();
-        let targets = read_targets(&root.path().join("a/b"), &"shop/web".parse().unwrap(), &claims()).unwrap();
+        let targets = read_targets(&root.path().join("a/b"), &"shop/web".parse().unwrap(), &claims(), false).unwrap();
         assert!(targets.claims.iter().all(|target| target.state == TargetState::Absent && target.room.is_some()));
     }
 
     #[test]
     fn a_claim_is_marked_from_opening_until_it_is_closed() {
         let root = tempfile::tempdir().unwrap();
-        let path = open_claim(root.path(), "run-1", "data-web-0").unwrap();
+        let path = open_claim(root.path(), "run-1", "data-web-0", FillMode::New).unwrap();
         assert!(Path::new(&path).is_dir());
         assert_eq!(states(root.path())[0], TargetState::HalfRestored("run-1".into()));
-        assert!(open_claim(root.path(), "run-2", "data-web-0").is_err());
+        assert!(open_claim(root.path(), "run-2", "data-web-0", FillMode::New).is_err());
         assert!(close_claim(root.path(), "run-2", "data-web-0").is_err());
         close_claim(root.path(), "run-1", "data-web-0").unwrap();
         assert_eq!(states(root.path())[0], TargetState::Empty);
     }
 
-    #[test]
-    fn an_abandoned_claim_is_gone_and_links_out_of_it_are_not_followed() {
+    #[tokio::test]
+    async fn an_abandoned_claim_is_gone_and_links_out_of_it_are_not_followed() {
         let root = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("precious"), "x").unwrap();
-        let path = open_claim(root.path(), "run-1", "data-web-0").unwrap();
-        fs::create_dir_all(Path::new(&path).join("a/b")).unwrap();
-        std::os::unix::fs::symlink(outside.path(), Path::new(&path).join("link")).unwrap();
-        abandon_claim(root.path(), "run-1", "data-web-0").unwrap();
-        assert_eq!(states(root.path())[0], TargetState::Absent);
+        for (remove, state) in [(false, TargetState::Empty), (true, TargetState::Absent)] {
+            let path = open_claim(root.path(), "run-1", "data-web-0", FillMode::New).unwrap();
+            fs::create_dir_all(Path::new(&path).join("a/b")).unwrap();
+            std::os::unix::fs::symlink(outside.path(), Path::new(&path).join("link")).unwrap();
+            abandon_claim(root.path(), "run-1", "data-web-0", remove).await.unwrap();
+            assert_eq!(states(root.path())[0], state);
+        }
         assert!(outside.path().join("precious").exists());
     }
 
-    #[test]
-    fn a_claim_that_holds_data_is_neither_opened_nor_abandoned() {
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_is_not_emptied_under_a_mover_that_still_works() {
+        let root = tempfile::tempdir().unwrap();
+        let path = open_claim(root.path(), "run-1", "data-web-0", FillMode::New).unwrap();
+        fs::write(Path::new(&path).join("half"), "x").unwrap();
+        let mover = File::open(&path).unwrap();
+        mover.lock().unwrap();
+        let held = abandon_claim(root.path(), "run-1", "data-web-0", true).await;
+        assert!(matches!(held, Err(PlatformError::ClaimHeld { .. })), "{held:?}");
+        assert!(Path::new(&path).join("half").exists());
+        drop(mover);
+        abandon_claim(root.path(), "run-1", "data-web-0", true).await.unwrap();
+        assert!(!Path::new(&path).exists());
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_holds_data_is_opened_to_be_replaced_only_and_never_abandoned_unopened() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("data-web-0")).unwrap();
         fs::write(root.path().join("data-web-0/rows"), "x").unwrap();
-        assert!(matches!(open_claim(root.path(), "run-1", "data-web-0"), Err(PlatformError::HoldsData { .. })));
-        assert!(matches!(abandon_claim(root.path(), "run-1", "data-web-0"), Err(PlatformError::NotOurs { .. })));
+        assert!(matches!(open_claim(root.path(), "run-1", "data-web-0", FillMode::New), Err(PlatformError::HoldsData { .. })));
+        let refused = abandon_claim(root.path(), "run-1", "data-web-0", true).await;
+        assert!(matches!(refused, Err(PlatformError::NotOurs { .. })));
         assert!(root.path().join("data-web-0/rows").exists());
+        open_claim(root.path(), "run-1", "data-web-0", FillMode::Replace).unwrap();
+        open_claim(root.path(), "run-2", "data-web-0", FillMode::Replace).unwrap();
+        assert_eq!(states(root.path())[0], TargetState::HalfRestored("run-2".into()));
+        assert!(root.path().join("data-web-0/rows").exists());
+    }
+
+    #[test]
+    fn what_a_claim_holds_is_measured_where_it_is_asked_for() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("data-web-1/a")).unwrap();
+        fs::write(root.path().join("data-web-1/a/rows"), vec![1; 100_000]).unwrap();
+        let used = |measure| {
+            let targets = read_targets(root.path(), &"shop/web".parse().unwrap(), &claims(), measure).unwrap();
+            targets.claims.into_iter().map(|target| target.used).collect::<Vec<_>>()
+        };
+        assert_eq!(used(false), [0; 4]);
+        let used = used(true);
+        assert!((100_000..300_000).contains(&used[1]), "{used:?}");
+        assert_eq!((used[0], used[2], used[3]), (0, 0, 0));
     }
 
     #[test]
     fn a_name_that_leads_out_of_the_root_is_refused() {
         let root = tempfile::tempdir().unwrap();
         for bad in ["../x", "..", "a/b", ""] {
-            assert!(open_claim(root.path(), "run-1", bad).is_err(), "{bad}");
+            assert!(open_claim(root.path(), "run-1", bad, FillMode::New).is_err(), "{bad}");
         }
     }
 }

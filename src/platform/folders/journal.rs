@@ -1,0 +1,180 @@
+//! The journal of a restore as a file beside the claims' folders: one line a step, each on disk before the step is taken.
+//!
+//! Whoever writes it holds a lock on the open file, which the kernel takes away when the process ends: a journal that can be locked
+//! belongs to nobody alive.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::model::journal::Journal;
+use crate::model::set::SetName;
+use crate::platform::PlatformError;
+use crate::platform::folders::target::sync;
+
+const PREFIX: &str = ".keepset-restore-";
+/// A journal has a few lines for each claim; one that is longer than all sets together is none.
+const LONGEST: u64 = 256 << 20;
+
+/// Sets of one name share their claims' folders whatever their namespaces, so they share the journal.
+pub(super) fn path(root: &Path, set: &SetName) -> PathBuf {
+    root.join(format!("{PREFIX}{}", set.name))
+}
+
+pub(super) fn is_journal(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
+pub(super) fn read(root: &Path, set: &SetName) -> Result<Option<String>, PlatformError> {
+    let path = path(root, set);
+    match File::open(&path) {
+        Ok(mut file) => text(&mut file).map(Some).map_err(|e| PlatformError::io("read", &path, e)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(PlatformError::io("read", &path, error)),
+    }
+}
+
+/// The run of a restore that has begun to change the set's claims and has not filled them all.
+pub(super) fn open_run(root: &Path, set: &SetName) -> Result<Option<String>, PlatformError> {
+    let Some(text) = read(root, set)? else { return Ok(None) };
+    Ok(match Journal::read(&text) {
+        Ok(Some(journal)) => (!journal.is_untouched() && !journal.is_settled()).then(|| journal.opening().run.clone()),
+        Ok(None) => None,
+        Err(_) => Some("unknown".into()),
+    })
+}
+
+pub(super) fn open(root: &Path, set: &SetName, first: &str) -> Result<File, PlatformError> {
+    let path = path(root, set);
+    fs::create_dir_all(root).map_err(|e| PlatformError::io("create", root, e))?;
+    let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return open_over(root, set, first),
+        Err(error) => return Err(PlatformError::io("create", &path, error)),
+    };
+    let written = lock(&file, &path).and_then(|()| append(&mut file, &path, first)).and_then(|()| sync(root));
+    if written.is_err() {
+        // Nothing has been done yet, so there is nothing to be remembered.
+        let _ = fs::remove_file(&path);
+    }
+    written.map(|()| file)
+}
+
+/// A journal without a whole line is that of a restore that died before it had said what it was about to do, and so before it did it.
+fn open_over(root: &Path, set: &SetName, first: &str) -> Result<File, PlatformError> {
+    let path = path(root, set);
+    match take(root, set)? {
+        None => open(root, set, first),
+        Some((_, text)) if text.contains('\n') => Err(PlatformError::JournalThere { path: path.display().to_string() }),
+        Some((mut file, _)) => append(&mut file, &path, first).map(|()| file),
+    }
+}
+
+pub(super) fn take(root: &Path, set: &SetName) -> Result<Option<(File, String)>, PlatformError> {
+    let path = path(root, set);
+    let failed = |verb, error| PlatformError::io(verb, &path, error);
+    loop {
+        let mut file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("read", error)),
+        };
+        lock(&file, &path)?;
+        // Its last owner may have closed the journal between the two calls above.
+        let there = match fs::symlink_metadata(&path) {
+            Ok(there) => there,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed("read", error)),
+        };
+        let mine = file.metadata().map_err(|e| failed("read", e))?;
+        if (mine.dev(), mine.ino()) != (there.dev(), there.ino()) {
+            continue;
+        }
+        let text = text(&mut file).map_err(|e| failed("read", e))?;
+        // What the dead one was writing goes, so that the next line begins where a line begins.
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        file.set_len(whole as u64).and_then(|()| file.seek(SeekFrom::End(0))).map_err(|e| failed("write", e))?;
+        return Ok(Some((file, text)));
+    }
+}
+
+pub(super) fn append(file: &mut File, path: &Path, line: &str) -> Result<(), PlatformError> {
+    file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).map_err(|e| PlatformError::io("write", path, e))
+}
+
+pub(super) fn close(root: &Path, set: &SetName) -> Result<(), PlatformError> {
+    let path = path(root, set);
+    fs::remove_file(&path).map_err(|e| PlatformError::io("remove", &path, e))?;
+    sync(root)
+}
+
+fn lock(file: &File, path: &Path) -> Result<(), PlatformError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(PlatformError::JournalHeld { path: path.display().to_string() }),
+        Err(TryLockError::Error(error)) => Err(PlatformError::io("lock", path, error)),
+    }
+}
+
+fn text(file: &mut File) -> io::Result<String> {
+    let mut text = String::new();
+    if file.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
+        return Err(io::Error::other("it is too long to be a journal"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn web() -> SetName {
+        "shop/web".parse().unwrap()
+    }
+
+    #[test]
+    fn one_journal_is_open_for_a_set_and_its_lines_stay_in_order() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(read(root.path(), &web()).unwrap(), None);
+        let mut file = open(root.path(), &web(), "first\n").unwrap();
+        append(&mut file, &path(root.path(), &web()), "second\n").unwrap();
+        assert_eq!(read(root.path(), &web()).unwrap().as_deref(), Some("first\nsecond\n"));
+        assert!(matches!(open(root.path(), &web(), "other\n"), Err(PlatformError::JournalHeld { .. })));
+        assert!(open(root.path(), &"shop/db".parse().unwrap(), "other\n").is_ok());
+        close(root.path(), &web()).unwrap();
+        assert_eq!(read(root.path(), &web()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_journal_is_taken_over_from_the_dead_only() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(take(root.path(), &web()).unwrap().is_none());
+        let file = open(root.path(), &web(), "first\n").unwrap();
+        assert!(matches!(take(root.path(), &web()), Err(PlatformError::JournalHeld { .. })));
+        drop(file);
+        assert!(matches!(open(root.path(), &web(), "other\n"), Err(PlatformError::JournalThere { .. })));
+        let (_file, text) = take(root.path(), &web()).unwrap().unwrap();
+        assert_eq!(text, "first\n");
+        assert!(matches!(take(root.path(), &web()), Err(PlatformError::JournalHeld { .. })));
+    }
+
+    #[test]
+    fn a_restore_that_died_in_its_first_line_stands_in_nobodys_way() {
+        let root = tempfile::tempdir().unwrap();
+        drop(open(root.path(), &web(), "fir").unwrap());
+        let _file = open(root.path(), &web(), "first\n").unwrap();
+        assert_eq!(read(root.path(), &web()).unwrap().as_deref(), Some("first\n"));
+        assert!(matches!(open(root.path(), &web(), "first\n"), Err(PlatformError::JournalHeld { .. })));
+    }
+
+    #[test]
+    fn a_line_that_was_torn_by_a_crash_does_not_spoil_the_next() {
+        let root = tempfile::tempdir().unwrap();
+        drop(open(root.path(), &web(), "first\nsec").unwrap());
+        let (mut file, text) = take(root.path(), &web()).unwrap().unwrap();
+        assert_eq!(text, "first\nsec");
+        append(&mut file, &path(root.path(), &web()), "third\n").unwrap();
+        assert_eq!(read(root.path(), &web()).unwrap().as_deref(), Some("first\nthird\n"));
+    }
+}

@@ -1,0 +1,178 @@
+//! Why a restore must not be, in words and with the way on.
+
+use std::fmt;
+
+use crate::model::set::Ordinal;
+
+/// As many names as a message lists.
+const NAMED: usize = 8;
+
+/// Why nothing is touched. The hint names the flag that overrides it, where one does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    NoSuchOrdinal {
+        point: String,
+        ordinals: Vec<Ordinal>,
+        has: String,
+    },
+    NoSuchClaim {
+        point: String,
+        claim: String,
+        has: Vec<String>,
+    },
+    NotSaved {
+        point: String,
+        claims: Vec<String>,
+    },
+    BadPath {
+        path: String,
+    },
+    NoSuchPath {
+        point: String,
+        path: String,
+    },
+    BadName {
+        name: String,
+    },
+    HoldsData {
+        claims: Vec<String>,
+    },
+    HalfRestored {
+        claim: String,
+        path: String,
+        run: String,
+    },
+    Obstructed {
+        path: String,
+    },
+    ExtraClaims {
+        place: String,
+        claims: Vec<String>,
+    },
+    NoRoom {
+        place: String,
+        needs: u64,
+        has: u64,
+    },
+    CannotStart {
+        set: String,
+    },
+    /// A restore of the set is open.
+    Open {
+        set: String,
+        run: String,
+        phase: &'static str,
+    },
+    NotOpen {
+        set: String,
+    },
+    OtherRun {
+        run: String,
+        asked: String,
+    },
+    BadJournal {
+        set: String,
+        reason: String,
+    },
+    BeingUndone {
+        run: String,
+    },
+    AlreadyStarted {
+        run: String,
+    },
+    NoWayBack {
+        claims: Vec<String>,
+    },
+    /// The point is not what it was when the restore began.
+    PointChanged {
+        point: String,
+        claim: String,
+    },
+    SafetyPartial {
+        point: String,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::NoSuchOrdinal { point, ordinals, has } => {
+                let asked: Vec<String> = ordinals.iter().map(Ordinal::to_string).collect();
+                write!(f, "point {point} has no ordinal {}: it has {has}", asked.join(", "))
+            }
+            Refusal::NoSuchClaim { point, claim, has } => {
+                write!(f, "point {point} has no claim or template {claim}: it has {}", listed(has))
+            }
+            Refusal::NotSaved { point, claims } => write!(f, "point {point} does not hold {}", listed(claims)),
+            Refusal::BadPath { path } => write!(f, "`{}` is no path below a claim's root", path.escape_debug()),
+            Refusal::NoSuchPath { point, path } => write!(f, "point {point} has no `{}` in any of the chosen claims", path.escape_debug()),
+            Refusal::BadName { name } => write!(f, "`{}` cannot be a claim's name", name.escape_debug()),
+            Refusal::HoldsData { claims } => write!(f, "targets hold data: {}", listed(claims)),
+            Refusal::HalfRestored { claim, path, run } => write!(f, "claim {claim} at {path} was left half restored by {run}"),
+            Refusal::Obstructed { path } => write!(f, "{path} is no folder"),
+            Refusal::ExtraClaims { place, claims } => {
+                write!(f, "{place} holds claims of the set that the point does not have: {}", listed(claims))
+            }
+            Refusal::NoRoom { place, needs, has } => write!(f, "{place} has room for {has} bytes and {needs} are needed"),
+            Refusal::CannotStart { set } => write!(f, "no start command is known for set {set}"),
+            Refusal::Open { set, run, phase } => write!(f, "restore {run} of set {set} is open: {phase}"),
+            Refusal::NotOpen { set } => write!(f, "no restore of set {set} is open here"),
+            Refusal::OtherRun { run, asked } => write!(f, "the open restore is {run}, not {asked}"),
+            Refusal::BadJournal { set, reason } => write!(f, "the journal of the open restore of set {set} cannot be followed: {reason}"),
+            Refusal::BeingUndone { run } => write!(f, "restore {run} is being undone"),
+            Refusal::AlreadyStarted { run } => write!(f, "ordinals have been started since restore {run} filled their claims"),
+            Refusal::NoWayBack { claims } => write!(f, "no safety point holds what was in {}", listed(claims)),
+            Refusal::PointChanged { point, claim } => {
+                write!(f, "point {point} does not hold the same claim {claim} as when the restore began")
+            }
+            Refusal::SafetyPartial { point } => write!(f, "not all that the targets hold could be read: safety point {point} is partial"),
+        }
+    }
+}
+
+impl Refusal {
+    /// The way on.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Refusal::NoSuchOrdinal { .. } => "leave `--ordinal` out to restore all that the point has, or choose another `--point`".into(),
+            Refusal::NoSuchClaim { .. } => "name a template, or a claim as `keepset show` does".into(),
+            Refusal::NotSaved { .. } => "choose the others with `--claim` or `--ordinal`, or an older `--point`".into(),
+            Refusal::BadPath { .. } => "give it as `dir/file`, without `..`".into(),
+            Refusal::NoSuchPath { .. } => "`keepset ls POINT CLAIM` shows what is there".into(),
+            Refusal::BadName { .. } => "choose a shorter `--to`".into(),
+            Refusal::HoldsData { .. } => "choose an empty place with `--into`, or say `--replace`: it seals what they hold in a safety point, then makes them equal to the point".into(),
+            Refusal::HalfRestored { claim, path, .. } => {
+                format!(
+                    "`--replace --no-safety` makes it equal to a point; or remove {path} and `.keepset-incomplete-{claim}` beside it; or choose another `--into`"
+                )
+            }
+            Refusal::Obstructed { .. } => "move it away, or choose another place with `--into`".into(),
+            Refusal::ExtraClaims { .. } => "they would be started beside older data: move them away, or say `--allow-extra-claims`".into(),
+            Refusal::NoRoom { .. } => "make room, choose another place with `--into`, or say `--ignore-room`".into(),
+            Refusal::CannotStart { .. } => "set one in the settings, or say `--start none`".into(),
+            Refusal::Open { .. } => "`keepset restore` with `--resume` goes on with it, with `--undo` takes it back".into(),
+            Refusal::NotOpen { .. } => "leave `--resume` and `--undo` out to begin one".into(),
+            Refusal::OtherRun { .. } => "leave the run out, or name that one".into(),
+            Refusal::BadJournal { .. } => {
+                "a later version of keepset may follow it; if nothing can, move `.keepset-restore-…` away and `--replace` all claims".into()
+            }
+            Refusal::BeingUndone { .. } => "`--undo` goes on with that".into(),
+            Refusal::AlreadyStarted { .. } => {
+                "`--resume` starts the rest, `--resume --start none` leaves it at that; the way back is a restore of the safety point".into()
+            }
+            Refusal::NoWayBack { .. } => {
+                "`--resume` finishes the restore; `--undo --no-safety` takes the other claims back and leaves these half restored".into()
+            }
+            Refusal::PointChanged { .. } => "another program rewrote it; `--undo` takes the restore back".into(),
+            Refusal::SafetyPartial { .. } => "`--no-safety` goes on without a way back to what is there".into(),
+        })
+    }
+}
+
+pub(super) fn listed(names: &[String]) -> String {
+    let mut text = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > NAMED {
+        text.push_str(&format!(" and {} more", names.len() - NAMED));
+    }
+    text
+}
