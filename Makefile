@@ -2,7 +2,7 @@
 # ($XDG_CACHE_HOME/keepset, else ~/.cache/keepset); what is there is used, nothing there is relied on.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fmt
+.PHONY: help demo test check bench soak fmt
 
 CARGO ?= cargo
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/keepset
@@ -27,6 +27,10 @@ check: ## format, lints, docs, floor plan, dependencies, spelling
 
 bench: ## keepset beside restic, borg and bupstash (RUSTIC=1: and rustic), in turn, on files and on MinIO (long; ARGS="--help")
 	benches/run.py $(ARGS)
+
+soak: ## 300 random cycles of backup, kill, forget, prune and restore (CYCLES=n, SEED=n; a failure prints its seed)
+	tests/testbed/packages.sh
+	KEEPSET_SOAK_CYCLES=$${CYCLES:-300} KEEPSET_SOAK_SEED=$${SEED:-$$RANDOM$$RANDOM} $(CARGO) test --locked --test soak -- --nocapture
 
 fmt: ## format the sources
 	$(CARGO) fmt --all

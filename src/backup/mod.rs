@@ -89,6 +89,8 @@ impl Backup {
         self.begin(&run).await?;
         let reports = carry::carry(self, &plan, options, &run, lock).await?;
         plan::check_reports(&plan, &reports, options)?;
+        let set = SetName { namespace: plan.set.namespace.clone(), name: plan.set.name.clone() };
+        plan::check_undisturbed(&plan, &self.platform.read_set(&set).await?)?;
         let sealing = seal::Sealing { backup: self, plan: &plan, run: &run, started, lock, before: &index };
         sealing.seal(reports).await
     }

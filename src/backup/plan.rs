@@ -139,12 +139,7 @@ fn listed(names: &[String]) -> String {
 /// The plan for a point of `state`.
 pub(super) fn plan(mut state: SetState, previous: &Previous, options: &BackupOptions) -> Result<BackupPlan, Refusal> {
     let set = format!("{}/{}", state.set.namespace, state.set.name);
-    if let Some((claim, run)) = state.claims.iter().find_map(|claim| Some((&claim.name, claim.half_restored.as_ref()?))) {
-        return Err(Refusal::HalfRestored { claim: claim.clone(), run: run.clone() });
-    }
-    if let Some(run) = &state.open_restore {
-        return Err(Refusal::OpenRestore { set, run: run.clone() });
-    }
+    refuse_restored(&state, |_| true)?;
     if let Some(only) = &options.safety {
         state.claims.retain(|claim| only.contains(&claim.id));
     }
@@ -186,6 +181,22 @@ pub(super) fn plan(mut state: SetState, previous: &Previous, options: &BackupOpt
         foreign: state.foreign,
         set: state.set,
     })
+}
+
+/// Refused while a restore is changing any of these claims.
+fn refuse_restored(state: &SetState, concerns: impl Fn(&ClaimId) -> bool) -> Result<(), Refusal> {
+    let half = state.claims.iter().find_map(|claim| Some((claim, claim.half_restored.as_ref().filter(|_| concerns(&claim.id))?)));
+    match (half, &state.open_restore) {
+        (Some((claim, run)), _) => Err(Refusal::HalfRestored { claim: claim.name.clone(), run: run.clone() }),
+        (None, Some(run)) => Err(Refusal::OpenRestore { set: format!("{}/{}", state.set.namespace, state.set.name), run: run.clone() }),
+        (None, None) => Ok(()),
+    }
+}
+
+/// The other look before the seal: a restore that began beside the backup has changed what movers read, and half of each is no point.
+pub(super) fn check_undisturbed(plan: &BackupPlan, now: &SetState) -> Result<(), Refusal> {
+    let claims: BTreeSet<&ClaimId> = plan.ordinals.iter().flat_map(|ordinal| &ordinal.claims).map(|claim| &claim.id).collect();
+    refuse_restored(now, |id| claims.contains(id))
 }
 
 /// Claims with data in the last complete point that the set neither has nor ought to have.
@@ -441,6 +452,34 @@ mod tests {
         assert!(check_reports(&plan, &[report(1)], &options()).is_ok());
         assert!(matches!(check_reports(&plan, &[report(0)], &options()), Err(Refusal::Emptied { .. })));
         assert!(check_reports(&plan, &[report(0)], &BackupOptions { allow_empty: true, ..options() }).is_ok());
+    }
+
+    #[test]
+    fn a_restore_that_begins_beside_a_backup_keeps_it_from_its_seal() {
+        let made = plan(three(), &Previous::default(), &BackupOptions::default()).unwrap();
+        assert_eq!(check_undisturbed(&made, &three()), Ok(()));
+        let open = SetState { open_restore: Some("run-1".into()), ..three() };
+        assert!(matches!(check_undisturbed(&made, &open), Err(Refusal::OpenRestore { .. })));
+        assert!(matches!(plan(open, &Previous::default(), &BackupOptions::default()), Err(Refusal::OpenRestore { .. })));
+        let mut half = three();
+        half.claims[2].half_restored = Some("run-1".into());
+        assert!(matches!(check_undisturbed(&made, &half), Err(Refusal::HalfRestored { .. })));
+        let mut beside = three();
+        beside.claims.push(ClaimState { half_restored: Some("run-1".into()), ..claim("wal", 0) });
+        assert_eq!(check_undisturbed(&made, &beside), Ok(()));
+    }
+
+    #[test]
+    fn a_safety_point_takes_its_claims_as_they_are_and_no_others() {
+        let mut state = three();
+        state.claims[0].empty = true;
+        state.claims[1].source = None;
+        let only: Vec<ClaimId> = (0..2).map(|ordinal| claim("data", ordinal).id).collect();
+        let made = plan(state, &had(0..5), &BackupOptions { safety: Some(only), ..BackupOptions::default() }).unwrap();
+        assert_eq!(made.kind, PointKind::Safety);
+        let names: Vec<&str> = made.ordinals.iter().flat_map(|ordinal| &ordinal.claims).map(|claim| claim.name.as_str()).collect();
+        assert_eq!(names, ["data-web-0"]);
+        assert_eq!(made.gone, Vec::<String>::new());
     }
 
     #[test]

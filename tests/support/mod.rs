@@ -7,6 +7,7 @@ pub mod crafted;
 pub mod ground;
 pub mod house;
 pub mod keepset;
+pub mod kill;
 pub mod mapped;
 pub mod minio;
 pub mod mutate;

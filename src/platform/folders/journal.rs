@@ -7,6 +7,9 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::model::journal::Journal;
 use crate::model::set::SetName;
@@ -14,6 +17,9 @@ use crate::platform::PlatformError;
 use crate::platform::folders::target::sync;
 
 const PREFIX: &str = ".keepset-restore-";
+/// How long one that died may still seem to hold its journal, and how often to look.
+const LET_GO: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A journal has a few lines for each claim; one that is longer than all sets together is none.
 const LONGEST: u64 = 256 << 20;
 
@@ -45,15 +51,15 @@ pub(super) fn open_run(root: &Path, set: &SetName) -> Result<Option<String>, Pla
     })
 }
 
-pub(super) fn open(root: &Path, set: &SetName, first: &str) -> Result<File, PlatformError> {
+pub(super) async fn open(root: &Path, set: &SetName, first: &str) -> Result<File, PlatformError> {
     let path = path(root, set);
     fs::create_dir_all(root).map_err(|e| PlatformError::io("create", root, e))?;
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return open_over(root, set, first),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return open_over(root, set, first).await,
         Err(error) => return Err(PlatformError::io("create", &path, error)),
     };
-    let written = lock(&file, &path).and_then(|()| append(&mut file, &path, first)).and_then(|()| sync(root));
+    let written = lock(&file, &path).await.and_then(|()| append(&mut file, &path, first)).and_then(|()| sync(root));
     if written.is_err() {
         // Nothing has been done yet, so there is nothing to be remembered.
         let _ = fs::remove_file(&path);
@@ -62,16 +68,16 @@ pub(super) fn open(root: &Path, set: &SetName, first: &str) -> Result<File, Plat
 }
 
 /// A journal without a whole line is that of a restore that died before it had said what it was about to do, and so before it did it.
-fn open_over(root: &Path, set: &SetName, first: &str) -> Result<File, PlatformError> {
+async fn open_over(root: &Path, set: &SetName, first: &str) -> Result<File, PlatformError> {
     let path = path(root, set);
-    match take(root, set)? {
-        None => open(root, set, first),
+    match take(root, set).await? {
+        None => Err(PlatformError::JournalHeld { path: path.display().to_string() }),
         Some((_, text)) if text.contains('\n') => Err(PlatformError::JournalThere { path: path.display().to_string() }),
         Some((mut file, _)) => append(&mut file, &path, first).map(|()| file),
     }
 }
 
-pub(super) fn take(root: &Path, set: &SetName) -> Result<Option<(File, String)>, PlatformError> {
+pub(super) async fn take(root: &Path, set: &SetName) -> Result<Option<(File, String)>, PlatformError> {
     let path = path(root, set);
     let failed = |verb, error| PlatformError::io(verb, &path, error);
     loop {
@@ -80,7 +86,7 @@ pub(super) fn take(root: &Path, set: &SetName) -> Result<Option<(File, String)>,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("read", error)),
         };
-        lock(&file, &path)?;
+        lock(&file, &path).await?;
         // Its last owner may have closed the journal between the two calls above.
         let there = match fs::symlink_metadata(&path) {
             Ok(there) => there,
@@ -109,11 +115,16 @@ pub(super) fn close(root: &Path, set: &SetName) -> Result<(), PlatformError> {
     sync(root)
 }
 
-fn lock(file: &File, path: &Path) -> Result<(), PlatformError> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(PlatformError::JournalHeld { path: path.display().to_string() }),
-        Err(TryLockError::Error(error)) => Err(PlatformError::io("lock", path, error)),
+/// Waits a moment for one that is dying: a child that it was about to start has its descriptors until it is another program.
+async fn lock(file: &File, path: &Path) -> Result<(), PlatformError> {
+    let until = Instant::now() + LET_GO;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => tokio::time::sleep(LOOK_AGAIN).await,
+            Err(TryLockError::WouldBlock) => return Err(PlatformError::JournalHeld { path: path.display().to_string() }),
+            Err(TryLockError::Error(error)) => return Err(PlatformError::io("lock", path, error)),
+        }
     }
 }
 
@@ -133,46 +144,54 @@ mod tests {
         "shop/web".parse().unwrap()
     }
 
-    #[test]
-    fn one_journal_is_open_for_a_set_and_its_lines_stay_in_order() {
+    /// With a clock that runs ahead, so that nobody waits for one who lives.
+    async fn at_once<T>(call: impl Future<Output = T>) -> T {
+        tokio::time::pause();
+        let result = call.await;
+        tokio::time::resume();
+        result
+    }
+
+    #[tokio::test]
+    async fn one_journal_is_open_for_a_set_and_its_lines_stay_in_order() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(read(root.path(), &web()).unwrap(), None);
-        let mut file = open(root.path(), &web(), "first\n").unwrap();
+        let mut file = open(root.path(), &web(), "first\n").await.unwrap();
         append(&mut file, &path(root.path(), &web()), "second\n").unwrap();
         assert_eq!(read(root.path(), &web()).unwrap().as_deref(), Some("first\nsecond\n"));
-        assert!(matches!(open(root.path(), &web(), "other\n"), Err(PlatformError::JournalHeld { .. })));
-        assert!(open(root.path(), &"shop/db".parse().unwrap(), "other\n").is_ok());
+        assert!(matches!(at_once(open(root.path(), &web(), "other\n")).await, Err(PlatformError::JournalHeld { .. })));
+        assert!(open(root.path(), &"shop/db".parse().unwrap(), "other\n").await.is_ok());
         close(root.path(), &web()).unwrap();
         assert_eq!(read(root.path(), &web()).unwrap(), None);
     }
 
-    #[test]
-    fn a_journal_is_taken_over_from_the_dead_only() {
+    #[tokio::test]
+    async fn a_journal_is_taken_over_from_the_dead_only() {
         let root = tempfile::tempdir().unwrap();
-        assert!(take(root.path(), &web()).unwrap().is_none());
-        let file = open(root.path(), &web(), "first\n").unwrap();
-        assert!(matches!(take(root.path(), &web()), Err(PlatformError::JournalHeld { .. })));
+        assert!(take(root.path(), &web()).await.unwrap().is_none());
+        let file = open(root.path(), &web(), "first\n").await.unwrap();
+        assert!(matches!(at_once(take(root.path(), &web())).await, Err(PlatformError::JournalHeld { .. })));
         drop(file);
-        assert!(matches!(open(root.path(), &web(), "other\n"), Err(PlatformError::JournalThere { .. })));
-        let (_file, text) = take(root.path(), &web()).unwrap().unwrap();
+        assert!(matches!(open(root.path(), &web(), "other\n").await, Err(PlatformError::JournalThere { .. })));
+        let (_file, text) = take(root.path(), &web()).await.unwrap().unwrap();
         assert_eq!(text, "first\n");
-        assert!(matches!(take(root.path(), &web()), Err(PlatformError::JournalHeld { .. })));
+        assert!(matches!(at_once(take(root.path(), &web())).await, Err(PlatformError::JournalHeld { .. })));
     }
 
-    #[test]
-    fn a_restore_that_died_in_its_first_line_stands_in_nobodys_way() {
+    #[tokio::test]
+    async fn a_restore_that_died_in_its_first_line_stands_in_nobodys_way() {
         let root = tempfile::tempdir().unwrap();
-        drop(open(root.path(), &web(), "fir").unwrap());
-        let _file = open(root.path(), &web(), "first\n").unwrap();
+        drop(open(root.path(), &web(), "fir").await.unwrap());
+        let _file = open(root.path(), &web(), "first\n").await.unwrap();
         assert_eq!(read(root.path(), &web()).unwrap().as_deref(), Some("first\n"));
-        assert!(matches!(open(root.path(), &web(), "first\n"), Err(PlatformError::JournalHeld { .. })));
+        assert!(matches!(at_once(open(root.path(), &web(), "first\n")).await, Err(PlatformError::JournalHeld { .. })));
     }
 
-    #[test]
-    fn a_line_that_was_torn_by_a_crash_does_not_spoil_the_next() {
+    #[tokio::test]
+    async fn a_line_that_was_torn_by_a_crash_does_not_spoil_the_next() {
         let root = tempfile::tempdir().unwrap();
-        drop(open(root.path(), &web(), "first\nsec").unwrap());
-        let (mut file, text) = take(root.path(), &web()).unwrap().unwrap();
+        drop(open(root.path(), &web(), "first\nsec").await.unwrap());
+        let (mut file, text) = take(root.path(), &web()).await.unwrap().unwrap();
         assert_eq!(text, "first\nsec");
         append(&mut file, &path(root.path(), &web()), "third\n").unwrap();
         assert_eq!(read(root.path(), &web()).unwrap().as_deref(), Some("first\nthird\n"));

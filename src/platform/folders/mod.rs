@@ -72,12 +72,12 @@ impl Platform for Folders {
     }
 
     async fn open_journal(&self, set: &SetName, first: &str) -> Result<JournalHold, PlatformError> {
-        let file = journal::open(&self.options.root, set, first)?;
+        let file = journal::open(&self.options.root, set, first).await?;
         Ok(JournalHold { set: set.clone(), file: Some(file) })
     }
 
     async fn take_journal(&self, set: &SetName) -> Result<Option<(JournalHold, String)>, PlatformError> {
-        let taken = journal::take(&self.options.root, set)?;
+        let taken = journal::take(&self.options.root, set).await?;
         Ok(taken.map(|(file, text)| (JournalHold { set: set.clone(), file: Some(file) }, text)))
     }
 

@@ -290,14 +290,16 @@ mod tests {
         assert!(outside.path().join("precious").exists());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_claim_is_not_emptied_under_a_mover_that_still_works() {
         let root = tempfile::tempdir().unwrap();
         let path = open_claim(root.path(), "run-1", "data-web-0", FillMode::New).unwrap();
         fs::write(Path::new(&path).join("half"), "x").unwrap();
         let mover = File::open(&path).unwrap();
         mover.lock().unwrap();
+        tokio::time::pause();
         let held = abandon_claim(root.path(), "run-1", "data-web-0", true).await;
+        tokio::time::resume();
         assert!(matches!(held, Err(PlatformError::ClaimHeld { .. })), "{held:?}");
         assert!(Path::new(&path).join("half").exists());
         drop(mover);
