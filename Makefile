@@ -2,7 +2,7 @@
 # ($XDG_CACHE_HOME/keepset, else ~/.cache/keepset); what is there is used, nothing there is relied on.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak fmt
+.PHONY: help demo test check bench soak memory fmt
 
 CARGO ?= cargo
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/keepset
@@ -31,6 +31,10 @@ bench: ## keepset beside restic, borg and bupstash (RUSTIC=1: and rustic), in tu
 soak: ## 300 random cycles of backup, kill, forget, prune and restore (CYCLES=n, SEED=n; a failure prints its seed)
 	tests/testbed/packages.sh
 	KEEPSET_SOAK_CYCLES=$${CYCLES:-300} KEEPSET_SOAK_SEED=$${SEED:-$$RANDOM$$RANDOM} $(CARGO) test --locked --test soak -- --nocapture
+
+memory: ## a million files and 20 GB of holes under a limit of 128 MiB (minutes, 10 GB of disk; ARGS="--help")
+	$(CARGO) build --locked --release
+	benches/memory.py $(ARGS)
 
 fmt: ## format the sources
 	$(CARGO) fmt --all

@@ -66,4 +66,5 @@ def main():
                   % (wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, together[0], code))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -105,7 +105,9 @@ impl Backup {
         let index = Arc::new(index);
         let reader = Reader::new(&self.repository, Arc::clone(&index));
         let previous: Previous = points::previous(&reader, set, &state.set.cluster).await?;
-        Ok((plan::plan(state, &previous, options)?, index))
+        drop(reader);
+        // On one machine the movers share its memory with us.
+        Ok((plan::plan(state, &previous, options)?, Index::remembered(index)))
     }
 }
 

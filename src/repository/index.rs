@@ -1,6 +1,7 @@
 //! Which blob is where: the index objects, and all of them in memory as one sorted table.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +17,11 @@ use crate::store::ErrorKind;
 pub const FOLDER: &str = "index";
 /// A writer closes an index object at this many blobs: small enough to be made and read in little memory.
 pub const FULL: usize = 16_384;
-/// Index objects got at the same time.
-const IN_FLIGHT: usize = 4;
+/// Index objects got at the same time: one is got while another is read.
+const IN_FLIGHT: usize = 2;
+
+/// Rows of a table that is kept while others work: five megabytes.
+const REMEMBERED: usize = 100_000;
 
 /// The place of one blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,8 @@ pub struct Index {
     named_by: Vec<u32>,
     /// The index objects that the table was made from.
     objects: Vec<Id>,
+    /// The rows were let go: see [`Index::remembered`].
+    is_outline: bool,
 }
 
 impl Index {
@@ -119,12 +125,22 @@ impl Index {
         Ok(index)
     }
 
+    /// What [`Index::reload`] needs after other work, which is to have the memory meanwhile: a small table as it is, of a large one which packs
+    /// and objects there were, but no row, so that all is read again then.
+    pub fn remembered(index: Arc<Index>) -> Arc<Index> {
+        if index.slots.len() <= REMEMBERED {
+            return index;
+        }
+        Arc::new(Index { packs: index.packs.clone(), objects: index.objects.clone(), is_outline: true, ..Index::default() })
+    }
+
     /// The same as [`Index::load_readable`] by now; reads only what has come since, unless something has gone.
     pub async fn reload(&self, repository: &Repository) -> Result<Self, RepositoryError> {
         let ids = repository.ids(FOLDER).await?;
         let known: HashSet<&Id> = self.objects.iter().collect();
         let new: Vec<Id> = ids.iter().filter(|id| !known.contains(id)).copied().collect();
-        let (mut index, new) = if new.len() + known.len() == ids.len() { (self.clone(), new) } else { (Index::default(), ids) };
+        let (mut index, new) =
+            if !self.is_outline && new.len() + known.len() == ids.len() { (self.clone(), new) } else { (Index::default(), ids) };
         index.read_readable(repository, new).await?;
         Ok(index)
     }
@@ -410,6 +426,26 @@ mod tests {
         let index = index.reload(&repository).await.unwrap();
         assert!(!index.has(BlobKind::Data, &Id([1; 32])) && index.has(BlobKind::Data, &Id([2; 32])));
         assert_eq!(index.packs(), [Id([2; 32])]);
+    }
+
+    #[tokio::test]
+    async fn a_large_index_that_was_put_aside_is_read_again_and_a_small_one_is_kept() {
+        use crate::repository::key::{KeyOrigin, Password};
+        use crate::store::Store;
+        let repository = Repository::init(Store::memory(), &Password::generate().unwrap(), KeyOrigin::default()).await.unwrap();
+        let packs = |number: usize| {
+            let id = |n: usize| crate::repository::hash::id_of(&n.to_le_bytes());
+            let blobs = (0..number).map(|n| PackEntry { id: id(n), ..entry(1, BlobKind::Data, 0) });
+            [(Id([number.to_le_bytes()[0]; 32]), blobs.collect::<Vec<_>>())]
+        };
+        repository.put_sealed(FOLDER, &encode(&packs(10))).await.unwrap();
+        let small = Arc::new(Index::load(&repository).await.unwrap());
+        assert_eq!(Index::remembered(Arc::clone(&small)).len(), 10);
+        repository.put_sealed(FOLDER, &encode(&packs(REMEMBERED))).await.unwrap();
+        let large = Arc::new(small.reload(&repository).await.unwrap());
+        let outline = Index::remembered(Arc::clone(&large));
+        assert_eq!((outline.len(), outline.packs(), outline.objects()), (0, large.packs(), large.objects()));
+        assert_eq!(outline.reload(&repository).await.unwrap().len(), large.len());
     }
 
     #[test]

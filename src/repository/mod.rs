@@ -14,6 +14,7 @@ pub mod error;
 pub mod forget;
 pub mod hash;
 pub mod header;
+pub mod id_set;
 pub mod index;
 pub mod key;
 pub mod lock;

@@ -16,6 +16,7 @@ use crate::repository::Repository;
 use crate::repository::codec::{self, Encoded, Encoder, MAX_BLOB};
 use crate::repository::error::RepositoryError;
 use crate::repository::hash::{Message, id_beside, id_of};
+use crate::repository::id_set::IdSet;
 use crate::repository::index::{self, Index};
 use crate::repository::pack::{self, BlobKind, PackEntry};
 
@@ -45,6 +46,10 @@ impl WriterOptions {
 
 /// Tree packs are smaller: they are read by windows at the next backup's start.
 const TREE_PACK: usize = 2 << 20;
+
+/// Blobs of one pack. More tiny ones would make index objects, which hold whole packs, too large to be read in little memory.
+const MOST_BLOBS: usize = index::FULL;
+const _: () = assert!(MOST_BLOBS <= pack::MAX_ENTRIES);
 
 /// What became of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +82,7 @@ struct Shared {
     options: WriterOptions,
     runtime: Handle,
     /// Blobs that this writer took on, by kind.
-    fresh: [Mutex<HashSet<Id>>; 2],
+    fresh: [Mutex<IdSet>; 2],
     open: [Mutex<OpenPack>; 2],
     /// Full packs whose names are still to be hashed: that rides along with the hashing of blobs.
     unnamed: Mutex<Vec<Unnamed>>,
@@ -188,7 +193,7 @@ impl Writer {
             open.body.extend_from_slice(sealed);
             open.entries.push(PackEntry { id, kind, offset, length, plain_length });
             let target = if kind == BlobKind::Tree { TREE_PACK.min(shared.options.pack_size) } else { shared.options.pack_size };
-            let is_full = open.body.len() >= target || open.entries.len() >= pack::MAX_ENTRIES;
+            let is_full = open.body.len() >= target || open.entries.len() >= MOST_BLOBS;
             is_full.then(|| std::mem::take(&mut *open))
         };
         if let Some(full) = full {
