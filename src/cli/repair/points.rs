@@ -20,8 +20,8 @@ use crate::repository::check::PointState;
 ///   keepset repair points shop/web --read-data   every byte read and proven
 ///
 /// Lists claims that are whole and counts files that are lost. Nothing is written: lost bytes come back
-/// from nowhere but a copy of the repository. Whole claims of a damaged point can be restored with
-/// `restore --claim`, a point that is no use with `forget ID` forgotten. The next backup stores
+/// from nowhere but a copy of the repository. `restore --skip-damaged` brings all back that can be read,
+/// `restore --claim` a claim that is whole; `forget ID` forgets a point that is of no use. The next backup stores
 /// again whatever is still in the volumes. Exit code 1 says that some point is damaged.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -77,6 +77,12 @@ fn ways_on(points: &[&PointState], output: Output) -> anyhow::Result<()> {
             "restore what is whole: keepset restore {set} --point {} --claim {} --into DIR",
             point.id.short(),
             claim.name
+        ));
+    }
+    if let Some((point, set)) = damaged.clone().find_map(|point| Some((point, point.set.as_ref()?))) {
+        output.note(&format!(
+            "restore all that can be read of a damaged one: keepset restore {set} --point {} --skip-damaged --into DIR",
+            point.id.short()
         ));
     }
     if let Some(point) = damaged.clone().next() {
