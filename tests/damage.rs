@@ -13,7 +13,7 @@ use keepset::model::id::Id;
 use keepset::repository::check::Severity;
 use keepset::store::{Patience, Store};
 use support::compare::{assert_same, compare};
-use support::house::{House, chain, scratch, the_living};
+use support::house::{House, JOURNAL, chain, scratch, the_living};
 use support::keepset::Keepset;
 
 fn flip(path: &Path) {
@@ -177,6 +177,9 @@ async fn restored(house: &House, store: &Store, point: &Id) -> Result<(), String
     let mut there = 0;
     for claim in fs::read_dir(&back).into_iter().flatten() {
         let name = claim.unwrap().file_name();
+        if name == JOURNAL {
+            continue; // one claim is whole and another is not: it can be resumed and undone
+        }
         assert_eq!(compare(&kept.join(&name), &back.join(&name)), Vec::<String>::new(), "{outcome:?}");
         there += 1;
     }

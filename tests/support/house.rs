@@ -57,6 +57,9 @@ pub struct House {
     pub clock: Clock,
 }
 
+/// What stands beside the claims of the set while a restore of it is open.
+pub const JOURNAL: &str = ".keepset-restore-web";
+
 /// A folder in memory where the machine has one: these tests write much, and prove nothing about disks.
 pub fn scratch() -> TempDir {
     let shm = Path::new("/dev/shm");
@@ -175,7 +178,20 @@ impl House {
         into: &Path,
         identity: LockIdentity,
     ) -> Result<Restored, RestoreError> {
-        let (_cancel, cancelled) = watch::channel(false);
+        let (_cancel, restore) = self.restorer(repository, into, identity);
+        let options = RestoreOptions { point: point.hex().parse().unwrap(), wait_lock: Duration::ZERO, ..RestoreOptions::default() };
+        restore.run(&web(), &options).await
+    }
+
+    /// Goes on with a restore into a folder that was left open there.
+    pub async fn resume(&self, store: &Store, into: &Path) -> Result<Restored, Failure> {
+        let (_cancel, restore) = self.restorer(self.open(store).await?, into, the_living());
+        Ok(restore.resume(&web(), None, &RestoreOptions { wait_lock: Duration::ZERO, ..RestoreOptions::default() }).await?)
+    }
+
+    /// What keeps a restore from being interrupted, and the restore.
+    fn restorer(&self, repository: Repository, into: &Path, identity: LockIdentity) -> (watch::Sender<bool>, Restore) {
+        let (keep, cancelled) = watch::channel(false);
         let backup = Backup {
             platform: Arc::new(InProcess::new(into.to_owned(), repository.store().clone())),
             repository,
@@ -184,10 +200,7 @@ impl House {
             identity,
             cancel: cancelled,
         };
-        let options = BackupOptions { wait_lock: Duration::ZERO, ..BackupOptions::default() };
-        let restore = restore_beside(backup, options);
-        let options = RestoreOptions { point: point.hex().parse().unwrap(), wait_lock: Duration::ZERO, ..RestoreOptions::default() };
-        restore.run(&web(), &options).await
+        (keep, restore_beside(backup, BackupOptions { wait_lock: Duration::ZERO, ..BackupOptions::default() }))
     }
 
     /// Removes this point, as `keepset forget` does: under an exclusive lock, after a look at all points.
