@@ -90,7 +90,7 @@ impl Backup {
         let reports = carry::carry(self, &plan, options, &run, lock).await?;
         plan::check_reports(&plan, &reports, options)?;
         let set = SetName { namespace: plan.set.namespace.clone(), name: plan.set.name.clone() };
-        plan::check_undisturbed(&plan, &self.platform.read_set(&set).await?)?;
+        plan::check_undisturbed(&self.platform.read_set(&set).await?, options)?;
         let sealing = seal::Sealing { backup: self, plan: &plan, run: &run, started, lock, before: &index };
         sealing.seal(reports).await
     }

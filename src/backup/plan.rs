@@ -139,9 +139,15 @@ fn listed(names: &[String]) -> String {
 /// The plan for a point of `state`.
 pub(super) fn plan(mut state: SetState, previous: &Previous, options: &BackupOptions) -> Result<BackupPlan, Refusal> {
     let set = format!("{}/{}", state.set.namespace, state.set.name);
-    refuse_restored(&state, |_| true)?;
+    refuse_restored(&state, options.safety.as_deref())?;
     if let Some(only) = &options.safety {
-        state.claims.retain(|claim| only.contains(&claim.id));
+        state.claims.retain(|claim| only.contains(&claim.id) && claim.source.is_some());
+        // Who asks for them is about to replace what they hold: less than all would be no way back.
+        let lacking = only.iter().filter(|id| !state.claims.iter().any(|claim| claim.id == **id));
+        let lacking: Vec<String> = lacking.map(|id| id.name(&state.set.name)).collect();
+        if !lacking.is_empty() {
+            return Err(Refusal::Missing { set, claims: lacking });
+        }
     }
     // A safety point takes what there is; nothing is compared with what there was.
     let lenient = options.safety.is_some();
@@ -183,20 +189,20 @@ pub(super) fn plan(mut state: SetState, previous: &Previous, options: &BackupOpt
     })
 }
 
-/// Refused while a restore is changing any of these claims.
-fn refuse_restored(state: &SetState, concerns: impl Fn(&ClaimId) -> bool) -> Result<(), Refusal> {
+/// Refused while a restore is changing claims of the set; of a safety point, which that very restore asks for, while one of its own is.
+fn refuse_restored(state: &SetState, safety: Option<&[ClaimId]>) -> Result<(), Refusal> {
+    let concerns = |id: &ClaimId| safety.is_none_or(|only| only.contains(id));
     let half = state.claims.iter().find_map(|claim| Some((claim, claim.half_restored.as_ref().filter(|_| concerns(&claim.id))?)));
-    match (half, &state.open_restore) {
-        (Some((claim, run)), _) => Err(Refusal::HalfRestored { claim: claim.name.clone(), run: run.clone() }),
-        (None, Some(run)) => Err(Refusal::OpenRestore { set: format!("{}/{}", state.set.namespace, state.set.name), run: run.clone() }),
+    match (half, state.open_restore.as_ref().filter(|_| safety.is_none())) {
+        (Some((claim, run)), None) => Err(Refusal::HalfRestored { claim: claim.name.clone(), run: run.clone() }),
+        (_, Some(run)) => Err(Refusal::OpenRestore { set: format!("{}/{}", state.set.namespace, state.set.name), run: run.clone() }),
         (None, None) => Ok(()),
     }
 }
 
 /// The other look before the seal: a restore that began beside the backup has changed what movers read, and half of each is no point.
-pub(super) fn check_undisturbed(plan: &BackupPlan, now: &SetState) -> Result<(), Refusal> {
-    let claims: BTreeSet<&ClaimId> = plan.ordinals.iter().flat_map(|ordinal| &ordinal.claims).map(|claim| &claim.id).collect();
-    refuse_restored(now, |id| claims.contains(id))
+pub(super) fn check_undisturbed(now: &SetState, options: &BackupOptions) -> Result<(), Refusal> {
+    refuse_restored(now, options.safety.as_deref())
 }
 
 /// Claims with data in the last complete point that the set neither has nor ought to have.
@@ -456,17 +462,19 @@ mod tests {
 
     #[test]
     fn a_restore_that_begins_beside_a_backup_keeps_it_from_its_seal() {
-        let made = plan(three(), &Previous::default(), &BackupOptions::default()).unwrap();
-        assert_eq!(check_undisturbed(&made, &three()), Ok(()));
+        let normal = BackupOptions::default();
+        assert_eq!(check_undisturbed(&three(), &normal), Ok(()));
         let open = SetState { open_restore: Some("run-1".into()), ..three() };
-        assert!(matches!(check_undisturbed(&made, &open), Err(Refusal::OpenRestore { .. })));
-        assert!(matches!(plan(open, &Previous::default(), &BackupOptions::default()), Err(Refusal::OpenRestore { .. })));
+        assert!(matches!(check_undisturbed(&open, &normal), Err(Refusal::OpenRestore { .. })));
+        assert!(matches!(plan(open.clone(), &Previous::default(), &normal), Err(Refusal::OpenRestore { .. })));
         let mut half = three();
         half.claims[2].half_restored = Some("run-1".into());
-        assert!(matches!(check_undisturbed(&made, &half), Err(Refusal::HalfRestored { .. })));
-        let mut beside = three();
-        beside.claims.push(ClaimState { half_restored: Some("run-1".into()), ..claim("wal", 0) });
-        assert_eq!(check_undisturbed(&made, &beside), Ok(()));
+        assert!(matches!(check_undisturbed(&half, &normal), Err(Refusal::HalfRestored { .. })));
+        // A restore that goes on makes safe what it has not touched yet, beside claims that it has.
+        let safety = |ordinal| BackupOptions { safety: Some(vec![claim("data", ordinal).id]), ..BackupOptions::default() };
+        let both = SetState { open_restore: Some("run-1".into()), ..half };
+        assert_eq!(check_undisturbed(&both, &safety(1)), Ok(()));
+        assert!(matches!(check_undisturbed(&both, &safety(2)), Err(Refusal::HalfRestored { .. })));
     }
 
     #[test]
@@ -474,8 +482,13 @@ mod tests {
         let mut state = three();
         state.claims[0].empty = true;
         state.claims[1].source = None;
-        let only: Vec<ClaimId> = (0..2).map(|ordinal| claim("data", ordinal).id).collect();
-        let made = plan(state, &had(0..5), &BackupOptions { safety: Some(only), ..BackupOptions::default() }).unwrap();
+        let of = |ordinals: std::ops::Range<u32>| ordinals.map(|ordinal| claim("data", ordinal).id).collect::<Vec<_>>();
+        let safety = |only| BackupOptions { safety: Some(only), ..BackupOptions::default() };
+        assert!(
+            matches!(plan(state.clone(), &had(0..5), &safety(of(0..2))), Err(Refusal::Missing { .. })),
+            "one that is asked for is gone"
+        );
+        let made = plan(state, &had(0..5), &safety(of(0..1))).unwrap();
         assert_eq!(made.kind, PointKind::Safety);
         let names: Vec<&str> = made.ordinals.iter().flat_map(|ordinal| &ordinal.claims).map(|claim| claim.name.as_str()).collect();
         assert_eq!(names, ["data-web-0"]);

@@ -180,6 +180,8 @@ struct UndoneAnswer<'a> {
     safety_point: Option<Id>,
     /// Left half restored.
     left: &'a [String],
+    /// What could not be made as it was.
+    problems: &'a [Problem],
 }
 
 /// Restores, or says what would be done.
@@ -232,7 +234,8 @@ fn platform(args: &RestoreArgs, wire: &Wire) -> anyhow::Result<Folders> {
     let place = args.into.clone().or_else(|| settings.and_then(|set| set.from.clone()));
     let place = place.ok_or_else(|| CliError::usage("nothing says where to restore to", "give --into DIR, a new or empty folder"))?;
     let start_command = settings.and_then(|set| set.start.as_ref()).map(Wire::start_command);
-    Ok(Folders::new(FoldersOptions { start_command, ..wire.folders(place)? }))
+    let templates = settings.map(|set| set.templates.clone()).unwrap_or_default();
+    Ok(Folders::new(FoldersOptions { start_command, templates, ..wire.folders(place)? }))
 }
 
 fn options(args: &RestoreArgs, wire: &Wire) -> Result<RestoreOptions, CliError> {
@@ -322,9 +325,9 @@ fn text(answer: &Answer, output: Output) -> Result<(), CliError> {
 }
 
 fn tell_undone(set: &SetName, undone: &Undone, output: Output) -> anyhow::Result<ExitCode> {
-    let Undone { run, claims, safety_point, left } = undone;
+    let Undone { run, claims, safety_point, left, problems } = undone;
     if output.is_json() {
-        output.json(&UndoneAnswer { set, undone: run, claims, safety_point: *safety_point, left })?;
+        output.json(&UndoneAnswer { set, undone: run, claims, safety_point: *safety_point, left, problems })?;
     } else {
         let count = words::count(claims.len() as u64, "claim holds", "claims hold");
         output.line(&format!("{} restore {run} of {set}: {count} again what was there before", output.tone(Tone::Good, "undone")))?;
@@ -333,5 +336,5 @@ fn tell_undone(set: &SetName, undone: &Undone, output: Output) -> anyhow::Result
             output.line(&output.tone(Tone::Caution, &format!("  {claim}  (left half restored)")))?;
         }
     }
-    Ok(if left.is_empty() { ExitCode::Done } else { ExitCode::Partial })
+    Ok(if left.is_empty() && problems.is_empty() { ExitCode::Done } else { ExitCode::Partial })
 }

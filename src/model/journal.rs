@@ -17,8 +17,9 @@ pub const VERSION: u32 = 1;
 pub enum Step {
     /// The first line: nothing has been touched yet.
     Opened(Box<Opening>),
-    /// What the claims held is sealed in this safety point.
-    Safe { point: Id },
+    /// What these claims hold, which nobody has touched yet, is sealed in this safety point. One that died before it touched them is no
+    /// reason to believe that they still hold that: whoever goes on says it again.
+    Safe { point: Id, claims: Vec<String> },
     /// The claim is about to be filled.
     Filling { claim: String },
     /// The claim is filled, proven and on its device.
@@ -132,7 +133,9 @@ pub enum Verb {
 pub const TABLE: &[(Phase, Verb, Phase)] = &[
     (Phase::Opened, Verb::Safe, Phase::Safe),
     (Phase::Opened, Verb::Filling, Phase::Filling),
+    (Phase::Safe, Verb::Safe, Phase::Safe),
     (Phase::Safe, Verb::Filling, Phase::Filling),
+    (Phase::Filling, Verb::Safe, Phase::Filling),
     (Phase::Filling, Verb::Filling, Phase::Filling),
     (Phase::Filling, Verb::Filled, Phase::Filling),
     (Phase::Filling, Verb::TakenBack, Phase::Filling),
@@ -166,7 +169,8 @@ pub struct Journal {
     opening: Opening,
     phase: Phase,
     claims: Vec<Progress>,
-    safety_point: Option<Id>,
+    /// For each claim, what it held.
+    safety: Vec<Option<Id>>,
     started: Vec<Ordinal>,
 }
 
@@ -218,7 +222,8 @@ impl Journal {
     /// A journal of its first line alone.
     pub fn new(opening: Opening) -> Self {
         let claims = vec![Progress::Untouched; opening.claims.len()];
-        Journal { opening, phase: Phase::Opened, claims, safety_point: None, started: Vec::new() }
+        let safety = vec![None; opening.claims.len()];
+        Journal { opening, phase: Phase::Opened, claims, safety, started: Vec::new() }
     }
 
     /// Follows a journal's text. A last line without its end was being written when the writer died and counts for nothing; `None` where
@@ -248,7 +253,7 @@ impl Journal {
         match step {
             Step::Filling { claim } => {
                 let place = place(claim)?;
-                let not_safe_yet = self.opening.safety && self.opening.claims[place].before == Before::Data && self.safety_point.is_none();
+                let not_safe_yet = self.opening.safety && self.opening.claims[place].before == Before::Data && self.safety[place].is_none();
                 if not_safe_yet || self.claims[place].is_filled() {
                     return Err(illegal());
                 }
@@ -266,7 +271,13 @@ impl Journal {
                 self.claims[place] = Progress::Untouched;
             }
             Step::Proven if !self.claims.iter().all(|claim| claim.is_filled()) => return Err(illegal()),
-            Step::Safe { point } => self.safety_point = Some(*point),
+            Step::Safe { point, claims } => {
+                let places = claims.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+                if places.iter().any(|place| self.claims[*place] != Progress::Untouched) {
+                    return Err(illegal());
+                }
+                places.into_iter().for_each(|place| self.safety[place] = Some(*point));
+            }
             Step::Started { ordinal } => self.started.push(*ordinal),
             _ => {}
         }
@@ -282,8 +293,15 @@ impl Journal {
         self.phase
     }
 
+    /// The safety point that holds what the claim held.
+    pub fn safety_of(&self, claim: &str) -> Option<Id> {
+        let place = self.opening.claims.iter().position(|intent| intent.name == claim)?;
+        self.safety[place]
+    }
+
+    /// The last safety point that was made.
     pub fn safety_point(&self) -> Option<Id> {
-        self.safety_point
+        self.safety.iter().rev().find_map(|point| *point)
     }
 
     /// The ordinals that were started and ready, in that order.
@@ -335,7 +353,7 @@ mod tests {
     }
 
     fn safe() -> Step {
-        Step::Safe { point: Id([9; 32]) }
+        Step::Safe { point: Id([9; 32]), claims: vec!["data-web-0".into()] }
     }
 
     fn filling(claim: u32) -> Step {
@@ -403,7 +421,8 @@ mod tests {
         assert!(after(&[safe(), filling(0), filled(0), filled(0)]).is_err());
         assert!(after(&[safe(), filling(0), filled(0), filling(0)]).is_err());
         assert!(after(&[safe(), filling(0), filling(0), taken_back(0), filling(0)]).is_ok(), "who goes on says so again");
-        assert!(after(&[safe(), safe()]).is_err());
+        assert!(after(&[safe(), safe()]).is_ok(), "what nobody has touched may have changed since");
+        assert!(after(&[safe(), filling(0), safe()]).is_err(), "it would hold half of each");
         assert!(after(&[filling(0)]).is_err(), "what it holds is not safe yet");
         assert!(after(&[filling(1)]).is_ok(), "it holds nothing");
     }

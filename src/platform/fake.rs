@@ -26,6 +26,8 @@ pub struct Fake {
     /// Claims that are not absent.
     pub targets: Vec<(String, TargetState)>,
     pub foreign: Vec<String>,
+    /// Claims that hold data by the time they are opened.
+    pub unopened: Vec<String>,
     /// Ordinals that can be started; `None` for a platform that starts none.
     pub starts: Option<BTreeSet<u32>>,
     /// The open journal of the only set.
@@ -88,6 +90,9 @@ impl Platform for Fake {
     }
 
     async fn open_claim(&self, _run: &str, claim: &str, mode: FillMode) -> Result<String, PlatformError> {
+        if self.unopened.iter().any(|name| name == claim) {
+            return Err(PlatformError::HoldsData { path: format!("/fake/{claim}") });
+        }
         let verb = if mode == FillMode::New { "open" } else { "reopen" };
         self.note(format!("{verb} {claim}"));
         Ok(format!("/fake/{claim}"))

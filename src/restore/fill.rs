@@ -117,8 +117,10 @@ impl Share<'_> {
         match filled {
             Ok(report) => {
                 for claim in opened {
-                    self.work.restore.platform.close_claim(&self.run, &claim.name).await?;
+                    // A claim that bears the mark of its run, or that was filled by it, is what the run may put its hand on; so there
+                    // must be no moment between the two.
                     self.work.log.note(self.end_of(claim, &report)).await?;
+                    self.work.restore.platform.close_claim(&self.run, &claim.name).await?;
                 }
                 Ok(report)
             }
@@ -176,7 +178,16 @@ impl Share<'_> {
             if self.work.way == Way::Forth {
                 self.work.log.note(Step::Filling { claim: claim.name.clone() }).await?;
             }
-            let target = self.work.restore.platform.open_claim(&self.run, &claim.name, mode).await?;
+            let target = match self.work.restore.platform.open_claim(&self.run, &claim.name, mode).await {
+                Ok(target) => target,
+                Err(error) => {
+                    if !begun {
+                        // Whatever is there is not of this run: nobody is to take it away as if it were.
+                        self.work.log.note(Step::TakenBack { claim: claim.name.clone() }).await?;
+                    }
+                    return Err(error.into());
+                }
+            };
             opened.push(claim);
             claims.push(FillClaim {
                 name: claim.name.clone(),

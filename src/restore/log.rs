@@ -44,6 +44,9 @@ impl Log {
             platform.close_journal(hold).await?;
             return Err(none().into());
         };
+        if journal.opening().set != *set {
+            return Err(Refusal::OtherSet { open: journal.opening().set.to_string(), asked: set.to_string() }.into());
+        }
         match run {
             Some(asked) if asked != journal.opening().run => {
                 Err(Refusal::OtherRun { run: journal.opening().run.clone(), asked: asked.to_owned() }.into())

@@ -92,6 +92,8 @@ pub struct Undone {
     pub safety_point: Option<Id>,
     /// Claims that stay half restored, since no safety point holds what they held.
     pub left: Vec<String>,
+    /// What could not be made as it was: attributes, devices.
+    pub problems: Vec<Problem>,
 }
 
 impl Restored {
@@ -148,11 +150,11 @@ impl Restore {
         let lock = self.lock(options).await?;
         let undone = undo::carry_out(self, &log, options, &lock).await;
         self.release(lock).await;
-        let undone = undone?;
+        let (undone, problems) = undone?;
         let journal = log.journal().await;
         log.close().await?;
         let claims = undone.emptied.iter().chain(&undone.refilled).map(|claim| claim.name.clone()).collect();
-        Ok(Undone { run: journal.opening().run.clone(), claims, safety_point: journal.safety_point(), left: undone.left })
+        Ok(Undone { run: journal.opening().run.clone(), claims, safety_point: journal.safety_point(), left: undone.left, problems })
     }
 
     async fn lock(&self, options: &RestoreOptions) -> Result<Lock, RestoreError> {
@@ -180,9 +182,12 @@ impl Restore {
         options: &RestoreOptions,
         lock: &Lock,
     ) -> Result<(RestorePlan, Log, Restored), RestoreError> {
-        let from = plan.from.clone();
-        let aim = Aim { same: true, skip_damaged: plan.skip_damaged };
-        prepare::aim_at(self, &from, plan.point, &mut plan.claims, aim).await?;
+        undo::reconcile(self, &plan, &log).await?;
+        let journal = log.journal().await;
+        let (from, paths, point) = (plan.from.clone(), plan.paths.clone(), plan.point);
+        let aim = Aim { same: true, skip_damaged: plan.skip_damaged, paths: &paths };
+        let left = plan.claims.iter_mut().filter(|claim| !journal.progress(&claim.name).is_some_and(Claim::is_filled));
+        prepare::aim_at(self, &from, point, left, aim).await?;
         self.fill(plan, log, options, lock).await
     }
 

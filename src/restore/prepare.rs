@@ -60,15 +60,23 @@ pub(super) fn planned(journal: &Journal) -> Result<RestorePlan, Refusal> {
 
 /// How strictly [`aim_at`] looks.
 #[derive(Clone, Copy)]
-pub(super) struct Aim {
+pub(super) struct Aim<'a> {
     /// The claims' trees must be what they are already.
     pub same: bool,
     /// What is absent refuses nothing.
     pub skip_damaged: bool,
+    /// Only these paths below each claim's root are needed; empty for all.
+    pub paths: &'a [String],
 }
 
 /// Makes the claims those of `point` of `set`, proven: their trees and root attributes.
-pub(super) async fn aim_at(restore: &Restore, set: &SetName, point: Id, claims: &mut [PlannedFill], aim: Aim) -> Result<(), RestoreError> {
+pub(super) async fn aim_at(
+    restore: &Restore,
+    set: &SetName,
+    point: Id,
+    claims: impl Iterator<Item = &mut PlannedFill>,
+    aim: Aim<'_>,
+) -> Result<(), RestoreError> {
     let (reader, _) = reader(restore).await?;
     let points = points::list_points(&reader, Some(set)).await?;
     let point = points.find(&point.hex())?;
@@ -81,8 +89,12 @@ pub(super) async fn aim_at(restore: &Restore, set: &SetName, point: Id, claims: 
             return Err(changed().into());
         }
         (claim.tree, claim.root) = (tree, root);
-        let entry = Entry { name: claim.name.clone().into_bytes(), kind: Kind::Dir { subtree: Some(tree) }, attrs: claim.root.clone() };
-        let proof = prove::prove(&reader, vec![entry], &present).await?;
+        let entries = if aim.paths.is_empty() {
+            vec![Entry { name: claim.name.clone().into_bytes(), kind: Kind::Dir { subtree: Some(tree) }, attrs: claim.root.clone() }]
+        } else {
+            at_paths(&reader, &tree, aim.paths, &mut vec![false; aim.paths.len()]).await?
+        };
+        let proof = prove::prove(&reader, entries, &present).await?;
         if !proof.holds() && !aim.skip_damaged {
             return Err(unproven(point, &proof));
         }

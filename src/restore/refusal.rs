@@ -70,6 +70,14 @@ pub enum Refusal {
         run: String,
         asked: String,
     },
+    OtherSet {
+        open: String,
+        asked: String,
+    },
+    /// All that is left is to close the journal.
+    Done {
+        run: String,
+    },
     BadJournal {
         set: String,
         reason: String,
@@ -118,6 +126,8 @@ impl fmt::Display for Refusal {
             Refusal::Open { set, run, phase } => write!(f, "restore {run} of set {set} is open: {phase}"),
             Refusal::NotOpen { set } => write!(f, "no restore of set {set} is open here"),
             Refusal::OtherRun { run, asked } => write!(f, "the open restore is {run}, not {asked}"),
+            Refusal::OtherSet { open, asked } => write!(f, "the open restore here is one of {open}, not of {asked}"),
+            Refusal::Done { run } => write!(f, "restore {run} is done, with every claim filled and nothing to be started"),
             Refusal::BadJournal { set, reason } => write!(f, "the journal of the open restore of set {set} cannot be followed: {reason}"),
             Refusal::BeingUndone { run } => write!(f, "restore {run} is being undone"),
             Refusal::AlreadyStarted { run } => write!(f, "ordinals have been started since restore {run} filled their claims"),
@@ -153,6 +163,8 @@ impl Refusal {
             Refusal::Open { .. } => "`keepset restore` with `--resume` goes on with it, with `--undo` takes it back".into(),
             Refusal::NotOpen { .. } => "leave `--resume` and `--undo` out to begin one".into(),
             Refusal::OtherRun { .. } => "leave the run out, or name that one".into(),
+            Refusal::OtherSet { open, .. } => format!("name it: `keepset restore {open}` with `--resume` or `--undo`"),
+            Refusal::Done { .. } => "`--resume` closes it; the way back is a restore of the safety point".into(),
             Refusal::BadJournal { .. } => {
                 "a later version of keepset may follow it; if nothing can, move `.keepset-restore-…` away and `--replace` all claims".into()
             }

@@ -6,14 +6,14 @@ use futures::future::BoxFuture;
 
 use crate::model::claim::ClaimId;
 use crate::model::id::Id;
-use crate::model::journal::{Before, Step};
+use crate::model::journal::{Before, Progress, Step};
 use crate::model::mover_job::FailureKind;
 use crate::model::set::SetName;
 use crate::monitor::Event;
 use crate::restore::Restore;
 use crate::restore::error::RestoreError;
 use crate::restore::log::Log;
-use crate::restore::plan::RestorePlan;
+use crate::restore::plan::{PlannedFill, RestorePlan};
 use crate::restore::refusal::Refusal;
 
 /// Seals a safety point of these claims of the set, as they are.
@@ -36,16 +36,20 @@ pub struct SafetyFailure {
     pub kind: FailureKind,
 }
 
-/// Seals the safety point that the plan calls for, unless the journal has one already.
+/// Seals what the plan is going to replace and nobody has touched yet. Whoever goes on with a restore that died does it again: its
+/// claims may have been in use since.
 pub(super) async fn make_safe(restore: &Restore, plan: &RestorePlan, log: &Log) -> Result<(), RestoreError> {
-    if !plan.safety || log.journal().await.safety_point().is_some() {
+    let journal = log.journal().await;
+    let untouched = |claim: &&PlannedFill| claim.before == Before::Data && journal.progress(&claim.name) == Some(Progress::Untouched);
+    let claims: Vec<&PlannedFill> = plan.claims.iter().filter(untouched).collect();
+    if !plan.safety || claims.is_empty() {
         return Ok(());
     }
-    let claims: Vec<ClaimId> = plan.claims.iter().filter(|claim| claim.before == Before::Data).map(|claim| claim.id.clone()).collect();
     restore.monitor.event(Event::Step("sealing what the targets hold in a safety point".into()));
-    let SafetyPoint { point, complete } = (restore.seal_safety)(plan.to.clone(), claims).await.map_err(RestoreError::Safety)?;
+    let ids: Vec<ClaimId> = claims.iter().map(|claim| claim.id.clone()).collect();
+    let SafetyPoint { point, complete } = (restore.seal_safety)(plan.to.clone(), ids).await.map_err(RestoreError::Safety)?;
     if !complete {
         return Err(Refusal::SafetyPartial { point: point.short() }.into());
     }
-    log.note(Step::Safe { point }).await
+    log.note(Step::Safe { point, claims: claims.iter().map(|claim| claim.name.clone()).collect() }).await
 }

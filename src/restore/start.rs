@@ -22,6 +22,9 @@ pub(super) async fn start(restore: &Restore, plan: &RestorePlan, log: &Log, rest
         PlannedStart::Parallel(ordinals) => (ordinals, true),
     };
     let left: Vec<Ordinal> = ordinals.iter().filter(|ordinal| !restored.started.contains(ordinal)).copied().collect();
+    if *restore.cancel.borrow() {
+        return Err(RestoreError::StartInterrupted { started: Vec::new() });
+    }
     log.note(Step::Starting).await?;
     let outcome = {
         let started = &mut restored.started;
@@ -54,8 +57,9 @@ pub(super) async fn start(restore: &Restore, plan: &RestorePlan, log: &Log, rest
             Ok(())
         };
         tokio::select! {
-            outcome = work => outcome,
+            biased;
             () = raised(restore.cancel.clone()) => Err(Stopped::Interrupt),
+            outcome = work => outcome,
         }
     };
     let started = || restored.started.iter().map(ToString::to_string).collect();

@@ -377,6 +377,10 @@ async fn without_a_safety_point_an_undo_refuses_or_leaves_the_claim_half_restore
     assert!(matches!(&error, RestoreError::Refused(Refusal::NoWayBack { claims }) if claims.len() == 2), "{error}");
     let undone = house.restore.undo(&web(), None, &bold).await.unwrap();
     assert_eq!(undone.left, ["data-web-9", "data-web-10"]);
+    assert!(
+        log(&house).ends_with(&["reopen data-web-9".to_owned(), "reopen data-web-10".to_owned()]),
+        "marked, so that no backup takes them for whole"
+    );
     assert_eq!(*house.journal.lock().unwrap(), None);
 }
 
@@ -392,6 +396,35 @@ async fn once_ordinals_are_started_there_is_no_undo_and_a_resume_starts_the_rest
     let done = RestoreOptions { start: StartMode::None, ..one_by_one() };
     assert_eq!(house.restore.resume(&web(), None, &done).await.unwrap().started, [Ordinal(9)]);
     assert_eq!(*house.journal.lock().unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_claim_that_cannot_be_opened_is_nobodys_to_take_back() {
+    // Ordinal 10 holds data by the time its turn comes.
+    let house = house(Fake { unopened: vec!["data-web-10".into()], ..able() }).await;
+    house.restore.run(&web(), &one_by_one()).await.unwrap_err();
+    house.log.lock().unwrap().clear();
+    let undone = house.restore.undo(&web(), None, &one_by_one()).await.unwrap();
+    assert_eq!(log(&house), ["reopen data-web-9", "abandon data-web-9"], "{undone:?}");
+}
+
+#[tokio::test]
+async fn who_goes_on_makes_safe_again_what_nobody_has_touched_yet() {
+    let broken = Arc::new(true.into());
+    let house = house(Fake { targets: full(), ..failing(&broken) }).await;
+    house.restore.run(&web(), &replacing()).await.unwrap_err();
+    broken.store(false, std::sync::atomic::Ordering::Relaxed);
+    house.log.lock().unwrap().clear();
+    house.restore.resume(&web(), None, &replacing()).await.unwrap();
+    assert_eq!(log(&house)[0], "seal data-web-11", "it may have been in use since");
+}
+
+#[tokio::test]
+async fn an_open_restore_of_another_namespace_is_not_taken_over() {
+    let house = house(failing(&Arc::new(true.into()))).await;
+    house.restore.run(&web(), &one_by_one()).await.unwrap_err();
+    let other = house.restore.undo(&"stage/web".parse().unwrap(), None, &one_by_one()).await.unwrap_err();
+    assert!(matches!(other, RestoreError::Refused(Refusal::OtherSet { .. })), "{other}");
 }
 
 #[test]

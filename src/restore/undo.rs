@@ -1,7 +1,12 @@
 //! Takes an open restore back: every claim holds again what it held before.
 
+use std::collections::BTreeSet;
+
+use crate::model::claim::ClaimId;
+use crate::model::id::Id;
 use crate::model::journal::{Before, Journal, Phase, Progress, Step};
-use crate::model::mover_job::FillMode;
+use crate::model::mover_job::{FillMode, Problem};
+use crate::model::set_state::TargetState;
 use crate::monitor::Event;
 use crate::repository::lock::Lock;
 use crate::restore::Restore;
@@ -9,7 +14,7 @@ use crate::restore::error::RestoreError;
 use crate::restore::fill::{Way, Work};
 use crate::restore::log::Log;
 use crate::restore::options::RestoreOptions;
-use crate::restore::plan::{PlannedFill, RestorePlan};
+use crate::restore::plan::{PlannedFill, PlannedStart, RestorePlan};
 use crate::restore::prepare::{self, Aim};
 use crate::restore::refusal::Refusal;
 
@@ -29,12 +34,15 @@ pub(super) fn plan(journal: &Journal, plan: &RestorePlan, give_up: bool) -> Resu
     if matches!(journal.phase(), Phase::Starting | Phase::Unready) {
         return Err(Refusal::AlreadyStarted { run: journal.opening().run.clone() });
     }
+    if matches!((journal.phase(), &plan.start), (Phase::Proven, PlannedStart::None(_))) {
+        return Err(Refusal::Done { run: journal.opening().run.clone() });
+    }
     let mut undo = UndoPlan { emptied: Vec::new(), refilled: Vec::new(), left: Vec::new() };
     for claim in &plan.claims {
         if !matches!(journal.progress(&claim.name), Some(Progress::Filling | Progress::Filled { .. })) {
             continue;
         }
-        match (claim.before, journal.safety_point()) {
+        match (claim.before, journal.safety_of(&claim.name)) {
             (Before::Absent | Before::Empty, _) => undo.emptied.push(claim.clone()),
             (Before::Data, Some(_)) => undo.refilled.push(claim.clone()),
             (Before::Data, None) => undo.left.push(claim.name.clone()),
@@ -43,13 +51,22 @@ pub(super) fn plan(journal: &Journal, plan: &RestorePlan, give_up: bool) -> Resu
     if undo.left.is_empty() || give_up { Ok(undo) } else { Err(Refusal::NoWayBack { claims: undo.left }) }
 }
 
-/// Carries it out, each step written down first.
-pub(super) async fn carry_out(restore: &Restore, log: &Log, options: &RestoreOptions, lock: &Lock) -> Result<UndoPlan, RestoreError> {
+/// Carries it out, each step written down first. With what could not be made as it was.
+pub(super) async fn carry_out(
+    restore: &Restore,
+    log: &Log,
+    options: &RestoreOptions,
+    lock: &Lock,
+) -> Result<(UndoPlan, Vec<Problem>), RestoreError> {
+    let done = prepare::planned(&log.journal().await)?;
+    plan(&log.journal().await, &done, !options.safety)?;
+    reconcile(restore, &done, log).await?;
     let journal = log.journal().await;
-    let done = prepare::planned(&journal)?;
     let mut undo = plan(&journal, &done, !options.safety)?;
-    if let (Some(point), false) = (journal.safety_point(), undo.refilled.is_empty()) {
-        prepare::aim_at(restore, &done.to, point, &mut undo.refilled, Aim { same: false, skip_damaged: false }).await?;
+    let points: BTreeSet<Id> = undo.refilled.iter().filter_map(|claim| journal.safety_of(&claim.name)).collect();
+    for point in points {
+        let of_point = undo.refilled.iter_mut().filter(|claim| journal.safety_of(&claim.name) == Some(point));
+        prepare::aim_at(restore, &done.to, point, of_point, Aim { same: false, skip_damaged: false, paths: &[] }).await?;
     }
     if journal.phase() != Phase::Undoing {
         log.note(Step::Undoing).await?;
@@ -63,6 +80,33 @@ pub(super) async fn carry_out(restore: &Restore, log: &Log, options: &RestoreOpt
     }
     let claims = undo.refilled.clone();
     let work = Work { restore, log, lock, options, set: &done.to, claims, paths: &[], skip_damaged: false, way: Way::Back };
-    work.carry_out().await?;
-    Ok(undo)
+    let reports = work.carry_out().await?;
+    for claim in &undo.left {
+        // No backup may take the set for whole as it is now.
+        restore.platform.open_claim(run, claim, FillMode::Replace).await?;
+    }
+    let problems = reports.into_values().flat_map(|report| report.claims).flat_map(|claim| claim.problems).collect();
+    Ok((undo, problems))
+}
+
+/// Holds the journal of a restore that died against what is there. A claim that held nothing, was about to be filled and bears no mark of
+/// the run is not the run's: if it holds nothing it counts as untouched, and if it holds anything, somebody else put it there. A claim
+/// that was filled needs no mark any more.
+pub(super) async fn reconcile(restore: &Restore, plan: &RestorePlan, log: &Log) -> Result<(), RestoreError> {
+    let journal = log.journal().await;
+    let run = &journal.opening().run;
+    let ids: Vec<ClaimId> = plan.claims.iter().map(|claim| claim.id.clone()).collect();
+    let targets = restore.platform.read_targets(&plan.to, &ids, false).await?;
+    for (claim, target) in plan.claims.iter().zip(targets.claims) {
+        let is_ours = matches!(&target.state, TargetState::HalfRestored(marked) if marked == run);
+        match journal.progress(&claim.name) {
+            // It died between the note and the mark.
+            Some(Progress::Filled { .. } | Progress::Untouched) if is_ours => restore.platform.close_claim(run, &claim.name).await?,
+            Some(Progress::Filling) if !is_ours && claim.before != Before::Data && journal.phase() == Phase::Filling => {
+                log.note(Step::TakenBack { claim: claim.name.clone() }).await?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

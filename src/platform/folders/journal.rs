@@ -51,30 +51,25 @@ pub(super) fn open_run(root: &Path, set: &SetName) -> Result<Option<String>, Pla
     })
 }
 
+/// The journal has its name only once its first line is written and its lock is held: nobody ever finds it otherwise.
 pub(super) async fn open(root: &Path, set: &SetName, first: &str) -> Result<File, PlatformError> {
     let path = path(root, set);
     fs::create_dir_all(root).map_err(|e| PlatformError::io("create", root, e))?;
-    let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return open_over(root, set, first).await,
-        Err(error) => return Err(PlatformError::io("create", &path, error)),
-    };
-    let written = lock(&file, &path).await.and_then(|()| append(&mut file, &path, first)).and_then(|()| sync(root));
-    if written.is_err() {
-        // Nothing has been done yet, so there is nothing to be remembered.
-        let _ = fs::remove_file(&path);
+    let making = |e: io::Error| PlatformError::io("create", &path, e);
+    let mut file = tempfile::Builder::new().prefix(PREFIX).tempfile_in(root).map_err(making)?;
+    lock(file.as_file(), &path).await?;
+    append(file.as_file_mut(), &path, first)?;
+    match fs::hard_link(file.path(), &path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(PlatformError::JournalThere { path: path.display().to_string() });
+        }
+        Err(error) => return Err(making(error)),
     }
-    written.map(|()| file)
-}
-
-/// A journal without a whole line is that of a restore that died before it had said what it was about to do, and so before it did it.
-async fn open_over(root: &Path, set: &SetName, first: &str) -> Result<File, PlatformError> {
-    let path = path(root, set);
-    match take(root, set).await? {
-        None => Err(PlatformError::JournalHeld { path: path.display().to_string() }),
-        Some((_, text)) if text.contains('\n') => Err(PlatformError::JournalThere { path: path.display().to_string() }),
-        Some((mut file, _)) => append(&mut file, &path, first).map(|()| file),
-    }
+    let (file, other_name) = file.into_parts();
+    other_name.close().map_err(making)?;
+    sync(root)?;
+    Ok(file)
 }
 
 pub(super) async fn take(root: &Path, set: &SetName) -> Result<Option<(File, String)>, PlatformError> {
@@ -106,7 +101,15 @@ pub(super) async fn take(root: &Path, set: &SetName) -> Result<Option<(File, Str
 }
 
 pub(super) fn append(file: &mut File, path: &Path, line: &str) -> Result<(), PlatformError> {
-    file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).map_err(|e| PlatformError::io("write", path, e))
+    let written = file.metadata().and_then(|before| {
+        let added = file.write_all(line.as_bytes()).and_then(|()| file.sync_data());
+        if added.is_err() {
+            // Half a line would spoil the next one, and a whole one that counts for nothing would be followed.
+            file.set_len(before.len()).and_then(|()| file.seek(SeekFrom::End(0)))?;
+        }
+        added
+    });
+    written.map_err(|e| PlatformError::io("write", path, e))
 }
 
 pub(super) fn close(root: &Path, set: &SetName) -> Result<(), PlatformError> {
@@ -159,7 +162,7 @@ mod tests {
         let mut file = open(root.path(), &web(), "first\n").await.unwrap();
         append(&mut file, &path(root.path(), &web()), "second\n").unwrap();
         assert_eq!(read(root.path(), &web()).unwrap().as_deref(), Some("first\nsecond\n"));
-        assert!(matches!(at_once(open(root.path(), &web(), "other\n")).await, Err(PlatformError::JournalHeld { .. })));
+        assert!(matches!(open(root.path(), &web(), "other\n").await, Err(PlatformError::JournalThere { .. })));
         assert!(open(root.path(), &"shop/db".parse().unwrap(), "other\n").await.is_ok());
         close(root.path(), &web()).unwrap();
         assert_eq!(read(root.path(), &web()).unwrap(), None);
@@ -179,12 +182,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_restore_that_died_in_its_first_line_stands_in_nobodys_way() {
+    async fn a_journal_that_is_not_opened_leaves_nothing_behind() {
         let root = tempfile::tempdir().unwrap();
-        drop(open(root.path(), &web(), "fir").await.unwrap());
         let _file = open(root.path(), &web(), "first\n").await.unwrap();
-        assert_eq!(read(root.path(), &web()).unwrap().as_deref(), Some("first\n"));
-        assert!(matches!(at_once(open(root.path(), &web(), "first\n")).await, Err(PlatformError::JournalHeld { .. })));
+        assert!(open(root.path(), &web(), "other\n").await.is_err());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
     }
 
     #[tokio::test]
