@@ -17,7 +17,6 @@ pub use seal::Sealed;
 
 use std::sync::Arc;
 
-use chrono::SecondsFormat;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -30,6 +29,7 @@ use crate::repository::index::Index;
 use crate::repository::lock::{Lock, LockIdentity, LockOptions, Mode};
 use crate::repository::points::{self, Previous};
 use crate::repository::reader::Reader;
+use crate::repository::run;
 
 /// Everything that a backup works with.
 #[derive(Clone)]
@@ -83,7 +83,7 @@ impl Backup {
         options: &BackupOptions,
         lock: &Lock,
     ) -> Result<Sealed, BackupError> {
-        let run = run_id(&self.clock)?;
+        let run = run::new_id(&self.clock)?;
         let started = self.clock.local();
         let index = self.take_over(lock, traces, index).await?;
         self.begin(&run).await?;
@@ -109,14 +109,6 @@ impl Backup {
         // On one machine the movers share its memory with us.
         Ok((plan::plan(state, &previous, options)?, Index::remembered(index)))
     }
-}
-
-/// Sorts by time for people, and is never given twice.
-fn run_id(clock: &Clock) -> Result<String, BackupError> {
-    let mut bytes = [0u8; 4];
-    getrandom::fill(&mut bytes).map_err(crate::repository::error::RepositoryError::from)?;
-    let time = clock.now().to_rfc3339_opts(SecondsFormat::Secs, true).replace([':', '-'], "").to_lowercase();
-    Ok(format!("{time}-{}", data_encoding::HEXLOWER.encode(&bytes)))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub mod reach;
 pub mod read_plan;
 pub mod reader;
 pub mod repair;
+pub mod run;
 pub mod select;
 pub mod snapshot;
 pub mod tree;

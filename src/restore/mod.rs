@@ -36,6 +36,7 @@ use crate::monitor::{Event, Monitor};
 use crate::platform::Platform;
 use crate::repository::Repository;
 use crate::repository::lock::{Lock, LockIdentity, LockOptions, Mode};
+use crate::repository::run;
 use crate::restore::fill::{Way, Work};
 use crate::restore::log::Log;
 use crate::restore::prepare::Aim;
@@ -170,7 +171,7 @@ impl Restore {
 
     async fn begin(&self, set: &SetName, options: &RestoreOptions, lock: &Lock) -> Result<(RestorePlan, Log, Restored), RestoreError> {
         let plan = prepare::prepare(self, set, options).await?;
-        let run = run_id(&self.clock)?;
+        let run = run::new_id(&self.clock)?;
         let log = Log::begin(Arc::clone(&self.platform), &plan, run, self.clock.local().to_rfc3339()).await?;
         self.fill(plan, log, options, lock).await
     }
@@ -267,14 +268,6 @@ fn restored(plan: &RestorePlan, journal: &Journal, reports: &BTreeMap<Ordinal, M
         started: journal.started().to_vec(),
         total: reports.values().map(|report| report.total).sum(),
     }
-}
-
-/// Sorts by time for people, and is never given twice.
-fn run_id(clock: &Clock) -> Result<String, RestoreError> {
-    let mut bytes = [0u8; 4];
-    getrandom::fill(&mut bytes).map_err(crate::repository::error::RepositoryError::from)?;
-    let time = clock.now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true).replace([':', '-'], "").to_lowercase();
-    Ok(format!("{time}-{}", data_encoding::HEXLOWER.encode(&bytes)))
 }
 
 #[cfg(test)]

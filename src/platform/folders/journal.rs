@@ -3,23 +3,21 @@
 //! Whoever writes it holds a lock on the open file, which the kernel takes away when the process ends: a journal that can be locked
 //! belongs to nobody alive.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::model::journal::Journal;
 use crate::model::set::SetName;
 use crate::platform::PlatformError;
+use crate::platform::folders::hold;
 use crate::platform::folders::target::sync;
 
 const PREFIX: &str = ".keepset-restore-";
-/// How long one that died may still seem to hold its journal, and how often to look.
+/// How long one that died may still seem to hold its journal.
 const LET_GO: Duration = Duration::from_secs(2);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A journal has a few lines for each claim; one that is longer than all sets together is none.
 const LONGEST: u64 = 256 << 20;
 
@@ -118,17 +116,8 @@ pub(super) fn close(root: &Path, set: &SetName) -> Result<(), PlatformError> {
     sync(root)
 }
 
-/// Waits a moment for one that is dying: a child that it was about to start has its descriptors until it is another program.
 async fn lock(file: &File, path: &Path) -> Result<(), PlatformError> {
-    let until = Instant::now() + LET_GO;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if Instant::now() < until => tokio::time::sleep(LOOK_AGAIN).await,
-            Err(TryLockError::WouldBlock) => return Err(PlatformError::JournalHeld { path: path.display().to_string() }),
-            Err(TryLockError::Error(error)) => return Err(PlatformError::io("lock", path, error)),
-        }
-    }
+    if hold::lock(file, path, LET_GO).await? { Ok(()) } else { Err(PlatformError::JournalHeld { path: path.display().to_string() }) }
 }
 
 fn text(file: &mut File) -> io::Result<String> {

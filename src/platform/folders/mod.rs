@@ -1,6 +1,7 @@
 //! Sets outside Kubernetes: a folder that holds one folder per claim, `<template>-<set>-<ordinal>`, and movers as child processes.
 
 mod child;
+mod hold;
 mod journal;
 mod read;
 mod start;

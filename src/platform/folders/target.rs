@@ -4,25 +4,22 @@
 //! takes half a volume for a whole one.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use tokio::time::Instant;
 
 use crate::model::claim::{ClaimId, is_claim_name};
 use crate::model::mover_job::FillMode;
 use crate::model::set::SetName;
 use crate::model::set_state::{Room, Target, TargetState, Targets};
 use crate::platform::PlatformError;
-use crate::platform::folders::journal;
+use crate::platform::folders::{hold, journal};
 
 const MARK: &str = ".keepset-incomplete-";
-/// How long a mover that was killed may take to be gone, and how often to look.
+/// How long a mover that was killed may take to be gone.
 const LET_GO: Duration = Duration::from_secs(10);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Whether nothing is in the folder, a `lost+found` folder aside.
 pub(super) fn is_empty(folder: &Path) -> io::Result<bool> {
@@ -196,15 +193,7 @@ pub(super) async fn abandon_claim(root: &Path, run: &str, claim: &str, remove: b
 /// The folder's lock, which its mover holds while it is at work: one that has just been killed may still have calls under way.
 async fn alone(path: &Path) -> Result<File, PlatformError> {
     let folder = File::open(path).map_err(|e| PlatformError::io("read", path, e))?;
-    let until = Instant::now() + LET_GO;
-    loop {
-        match folder.try_lock() {
-            Ok(()) => return Ok(folder),
-            Err(TryLockError::WouldBlock) if Instant::now() < until => tokio::time::sleep(LOOK_AGAIN).await,
-            Err(TryLockError::WouldBlock) => return Err(PlatformError::ClaimHeld { path: path.display().to_string() }),
-            Err(TryLockError::Error(error)) => return Err(PlatformError::io("lock", path, error)),
-        }
-    }
+    if hold::lock(&folder, path, LET_GO).await? { Ok(folder) } else { Err(PlatformError::ClaimHeld { path: path.display().to_string() }) }
 }
 
 /// The root and the claim's folder, if `run` is the one that fills it.
