@@ -2,14 +2,15 @@
 # ($XDG_CACHE_HOME/keepset, else ~/.cache/keepset); what is there is used, nothing there is relied on.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak memory fmt
+.PHONY: help demo test check bench soak memory e2e chart testbed-up testbed-down fmt
 
 CARGO ?= cargo
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/keepset
 export KEEPSET_CACHE := $(CACHE)
+TARGET := $(abspath $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target))
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 demo: ## back up a set of folders, wreck it, bring it back in order, prove every byte
 	$(CARGO) run --quiet -- demo
@@ -17,6 +18,14 @@ demo: ## back up a set of folders, wreck it, bring it back in order, prove every
 test: ## all tests, with stock restic and a real MinIO (set up by itself)
 	tests/testbed/packages.sh
 	minio="$$(tests/testbed/minio.sh)" && KEEPSET_TEST_MINIO="$$minio" $(CARGO) test --locked
+
+chart: ## the Helm chart, the manifests rendered from it, the alerts (the first time builds Helm and promtool for some minutes)
+	tests/deploy/check.sh
+
+e2e: chart ## the tests on a real Kubernetes, which comes up and goes by itself (as root; the first time builds for minutes; FILTER=name)
+	tests/testbed/packages.sh
+	tests/testbed/cluster/build-suite.sh "$(TARGET)"
+	tests/testbed/cluster/run.sh tests/testbed/cluster/suite.sh "$(TARGET)" $(FILTER)
 
 check: ## format, lints, docs, floor plan, dependencies, spelling
 	$(CARGO) fmt --all --check
@@ -35,6 +44,12 @@ soak: ## 300 random cycles of backup, kill, forget, prune and restore (CYCLES=n,
 memory: ## a million files and 20 GB of holes under a limit of 128 MiB (minutes, 10 GB of disk; ARGS="--help")
 	$(CARGO) build --locked --release
 	benches/memory.py $(ARGS)
+
+testbed-up: ## a real Kubernetes of one node with CSI snapshots and MinIO, in namespaces of its own (as root; the first time builds for minutes)
+	tests/testbed/cluster/up.sh
+
+testbed-down: ## end it and check that nothing is left
+	tests/testbed/cluster/down.sh
 
 fmt: ## format the sources
 	$(CARGO) fmt --all

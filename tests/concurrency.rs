@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use keepset::store::{Patience, Store};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
+use support::compare::compare;
 use support::house::{Failure, House, chain, scratch, the_living};
 use support::restic::Restic;
 use tempfile::TempDir;
@@ -109,6 +111,39 @@ async fn a_forget_beside_a_backup_or_a_restore_is_refused_or_comes_before_it() {
             assert!(!back.exists() || fs::read_dir(&back).unwrap().count() == 0, "{about}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_a_whole_restore_overtakes_seals_the_set_of_before_or_after_it_and_never_half_of_each() {
+    let (house, base) = House::with_two_points().await;
+    let [older, newest] = *house.kept.keys().copied().collect::<Vec<_>>() else { panic!("two points") };
+    let claims = ["data-web-0", "data-web-1"];
+    let is = |place: &Path, point: &Id| claims.iter().all(|claim| compare(&house.kept[point].join(claim), &place.join(claim)).is_empty());
+    let mut refused = 0;
+    for n in 0.. {
+        let (memory, faulty) = support::house::faulty(&base);
+        let store = faulty.store(Patience::local());
+        let beside = Store::from_object_store(memory, "memory", Patience::local());
+        house.restore_over(&beside, &newest).await.unwrap();
+        let restore = async || house.restore_over(&beside, &older).await;
+        let Some((backed_up, restored)) = in_between(&faulty, n, house.backup(&store, the_living()), restore).await else { break };
+        let about = format!("held at operation {n}");
+        restored.unwrap_or_else(|error| panic!("{about}: {}", chain(error.as_ref())));
+        match backed_up {
+            Ok(sealed) => {
+                let place = scratch();
+                let back = place.path().join("back");
+                house.restore(&beside, &sealed.point, &back, the_living()).await.unwrap();
+                assert!(is(&back, &newest) || is(&back, &older), "{about}: half of each");
+            }
+            Err(error) => {
+                let error = chain(error.as_ref());
+                assert!(error.contains("was restored while it was backed up"), "{about}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 10, "{refused}");
 }
 
 /// A repository in a folder, which stock restic can open, under a store that can be held.

@@ -5,15 +5,19 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keepset::backup::BackupError;
 use keepset::clock::Clock;
 use keepset::monitor::Silent;
+use keepset::repository::check::PointState;
+use keepset::repository::codec::id_of;
 use keepset::repository::error::RepositoryError;
+use keepset::repository::index::Index;
 use keepset::repository::key::{KeyOrigin, Password};
-use keepset::repository::lock::{Lock, LockOptions, Mode, unlock};
+use keepset::repository::lock::{Lock, LockIdentity, LockOptions, Mode, unlock};
+use keepset::repository::pack::{self, BlobKind};
 use keepset::repository::{Repository, passwords};
 use keepset::store::fault::{Call, Fault, Kind};
 use keepset::store::{Patience, Store};
@@ -92,6 +96,8 @@ enum Oracle {
     AtOnce,
     /// After the judge has put right what stock restic would rightly mind: that was so before, or there is nothing yet.
     Later,
+    /// Not at all: there is damage, which it would rightly mind.
+    None,
 }
 
 /// Runs `work` with each operation failing in turn, and lets `judge` look at what is left, on a store that works again. Returns how many
@@ -124,7 +130,7 @@ async fn sweep<'a>(
         let crashed = memory.fork();
         judge(Run { house, store: faulty.store(Patience::local()), outcome, failed, about: about.clone() }).await;
         // A lie told to one reader leaves nothing that another could see.
-        if WAYS.contains(&way) {
+        if WAYS.contains(&way) && oracle != Oracle::None {
             let state = if oracle == Oracle::AtOnce { &crashed } else { memory.as_ref() };
             house.restic_is_content(state, &about).await;
         }
@@ -285,6 +291,40 @@ async fn passwords_that_fail_to_come_or_go_never_lock_anybody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_fails_to_be_replaced_leaves_one_that_opens_and_the_same_call_finishes_it() {
+    let (house, base) = House::with_two_points().await;
+    let (first, second) = (&house.password, Password::generate().unwrap());
+    let clock = Clock::system();
+    for way in WAYS.into_iter().chain(LIES) {
+        let work = async |store: Store| {
+            passwords::replace(&house.open(&store).await?, first, &second, "root", "vm", &clock).await?;
+            Ok(())
+        };
+        let judge = async |run: Run<'_>| {
+            let opens = async |password: &Password| match Repository::open(run.store.clone(), password).await {
+                Ok(repository) => Some(repository),
+                Err(RepositoryError::WrongPassword { .. }) => None,
+                Err(error) => panic!("{}: {error}", run.about),
+            };
+            let by_first = opens(first).await;
+            assert!(by_first.is_some() || opens(&second).await.is_some(), "locked out: {}", run.about);
+            assert!(run.outcome.is_err() || by_first.is_none(), "the old one stayed: {}", run.about);
+            if let Some(repository) = by_first {
+                passwords::replace(&repository, first, &second, "root", "vm", &clock).await.unwrap();
+            }
+            assert!(opens(first).await.is_none(), "{}", run.about);
+            let repository = opens(&second).await.unwrap();
+            assert_eq!(names_of(&run.store, "keys").await, 1, "{}", run.about);
+            // As it was, for those who know the first one.
+            passwords::replace(&repository, &second, first, "root", "vm", &clock).await.unwrap();
+            assert_eq!(run.house.prove(&run.store, &[], &run.about).await, []);
+        };
+        let operations = sweep(&house, &base, way, Oracle::Later, work, judge).await;
+        assert!(operations > if WAYS.contains(&way) { 10 } else { 3 }, "{way:?}: {operations}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_init_that_fails_anywhere_is_taken_up_again_by_the_same_password() {
     let house = House::new(1);
     let base = InMemory::new();
@@ -350,6 +390,61 @@ async fn a_check_and_an_unlock_that_fail_anywhere_change_nothing_else() {
             unlock(&repository, true, "", &run.house.clock).await.unwrap();
         };
         sweep(&house, &locked, way, Oracle::AtOnce, work, judge).await;
+    }
+}
+
+/// What `keepset repair points` does: the state of every point, by all bytes, under a lock.
+async fn states(house: &House, store: &Store, identity: LockIdentity) -> Result<Vec<PointState>, Failure> {
+    let repository = house.open(store).await?;
+    let options = LockOptions { identity, wait: Duration::ZERO, clock: house.clock.clone() };
+    let lock = Lock::acquire(&repository, Mode::Reading, &options, &Silent).await?;
+    let report = house.check(store).await;
+    let released = lock.release().await;
+    let report = report?;
+    released?;
+    Ok(report.points)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_of_damaged_points_is_all_that_is_lost_or_an_error_whatever_fails_and_nothing_is_written() {
+    let (mut house, base) = House::with_two_points().await;
+    let (memory, _) = faulty(&base);
+    let store = Store::from_object_store(memory.clone(), "memory", Patience::local());
+    let points = house.points(&store).await.unwrap().points;
+    let (older, newer) = (points[0].point.id, points[1].point.id);
+    // A pack that came with the newer point is gone: of it some files are lost, the older one is whole.
+    let repository = house.open(&store).await.unwrap();
+    let index = Index::load(&repository).await.unwrap();
+    let new = std::fs::read(house.kept[&newer].join("data-web-0/new-1")).unwrap();
+    let lost = index.find(BlobKind::Data, &id_of(&new)).expect("one chunk").pack;
+    store.delete(&[pack::key(&lost)]).await.unwrap();
+    let expected = states(&house, &store, the_living()).await.unwrap();
+    assert_eq!(expected.iter().map(|point| (point.id, point.whole)).collect::<Vec<_>>(), [(older, true), (newer, false)]);
+    house.kept.remove(&newer);
+    let before = store.list("").await.unwrap();
+    let base = memory.fork();
+    for way in WAYS.into_iter().chain(LIES) {
+        let told = Mutex::new(None);
+        let work = async |store: Store| {
+            *told.lock().unwrap() = None;
+            let states = states(&house, &store, the_dead()).await?;
+            *told.lock().unwrap() = Some(states);
+            Ok(())
+        };
+        let judge = async |run: Run<'_>| {
+            let told = told.lock().unwrap().take();
+            // A lie may pass for damage, as rot would; what is lost is told all the same, and an outage is never taken for a loss.
+            if let Some(told) = told {
+                let hides_a_loss = told.iter().any(|point| point.id == newer && point.whole);
+                assert!(told == expected || (LIES.contains(&way) && !hides_a_loss), "{}: {told:?}", run.about);
+            }
+            unlock(&run.house.open(&run.store).await.unwrap(), false, &the_living().hostname, &run.house.clock).await.unwrap();
+            assert_eq!(run.store.list("").await.unwrap(), before, "{}", run.about);
+            assert_eq!(states(run.house, &run.store, the_living()).await.unwrap(), expected, "{}", run.about);
+            run.house.prove_point(&run.store, &older, &run.about).await;
+        };
+        let operations = sweep(&house, &base, way, Oracle::None, work, judge).await;
+        assert!(operations > if WAYS.contains(&way) { 25 } else { 5 }, "{way:?}: {operations}");
     }
 }
 

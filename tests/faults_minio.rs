@@ -10,107 +10,20 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keepset::model::id::Id;
-use keepset::repository::Repository;
+use keepset::clock::Clock;
+use keepset::repository::error::RepositoryError;
 use keepset::repository::key::Password;
+use keepset::repository::{Repository, passwords};
 use keepset::store::fault::Gate;
 use keepset::store::{ErrorKind, Patience, Store};
-use object_store::memory::InMemory;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::ObjectStoreExt;
 use rustix::process::{Pid, Signal, kill_process};
+use support::bucket::Bucket;
 use support::compare::assert_same;
-use support::house::{House, JOURNAL, scratch};
+use support::house::{JOURNAL, chain, scratch};
 use support::keepset::{Keepset, Ran};
-use support::minio::Minio;
-use support::proxy::{Fate, Proxy, Request};
-use support::restic::Restic;
+use support::proxy::{Fate, Request};
 use support::tree::Dice;
-use tokio::runtime::Runtime;
-
-/// A set with two points and changes since, its repository in memory to be copied from, and the program with a proxy before its store.
-struct Ground {
-    house: House,
-    base: InMemory,
-    minio: &'static Minio,
-    proxy: Proxy,
-    runtime: Runtime,
-    prefix: String,
-}
-
-impl Ground {
-    fn new(prefix: &str) -> Ground {
-        let runtime = Runtime::new().unwrap();
-        let (house, base) = runtime.block_on(House::with_two_points());
-        let minio = Minio::shared();
-        Ground { house, base, minio, proxy: Proxy::before(minio), runtime, prefix: prefix.to_owned() }
-    }
-
-    /// The store without the proxy.
-    fn store(&self, name: &str) -> Store {
-        Store::open(&self.minio.location(&format!("{}/{name}", self.prefix)).parse().unwrap(), &self.minio.variables()).unwrap()
-    }
-
-    /// The repository as it was at first, under a name of its own.
-    fn copy(&self, name: &str) -> Store {
-        use futures::TryStreamExt;
-        let store = self.store(name);
-        self.runtime.block_on(async {
-            let listed: Vec<_> = self.base.list(None).try_collect().await.unwrap();
-            for meta in listed {
-                let body = self.base.get(&meta.location).await.unwrap().bytes().await.unwrap();
-                store.put_new(meta.location.as_ref(), body).await.unwrap();
-            }
-        });
-        store
-    }
-
-    /// The program, with the store that the proxy lets it see.
-    fn keepset(&self, name: &str) -> Keepset {
-        let mut keepset = Keepset::bare().at(&self.proxy.location(self.minio, &format!("{}/{name}", self.prefix)));
-        for (name, value) in self.minio.variables() {
-            keepset = keepset.with(&name, &value);
-        }
-        fs::write(keepset.path("settings.yaml"), "cluster: here\n").unwrap();
-        fs::write(keepset.path("password"), self.house.password.reveal()).unwrap();
-        keepset
-    }
-
-    fn backup_args(&self) -> Vec<String> {
-        ["backup", "shop/web", "--wait-lock", "0s", "--from"].map(str::to_owned).into_iter().chain([self.live()]).collect()
-    }
-
-    fn live(&self) -> String {
-        self.house.live().to_str().unwrap().to_owned()
-    }
-
-    /// How many points there are that are not known; all are proven.
-    fn prove(&self, store: &Store, gone: &[Id], about: &str) -> usize {
-        self.runtime.block_on(self.house.prove(store, gone, about)).len()
-    }
-
-    /// Proves the points that are not known yet and remembers them as what the volumes hold now. How many there were.
-    fn keep_new(&mut self, store: &Store, about: &str) -> usize {
-        let points = self.runtime.block_on(self.house.points(store)).unwrap().points;
-        let new: Vec<Id> = points.iter().map(|point| point.point.id).filter(|id| !self.house.kept.contains_key(id)).collect();
-        for id in &new {
-            self.runtime.block_on(self.house.prove_point(store, id, about));
-            self.house.keep(*id);
-        }
-        new.len()
-    }
-
-    /// The older and the newer of the two points.
-    fn ages(&self) -> (Id, Id) {
-        let memory = Store::from_object_store(Arc::new(self.base.fork()), "memory", Patience::local());
-        let points = self.runtime.block_on(self.house.points(&memory)).unwrap().points;
-        (points[0].point.id, points[1].point.id)
-    }
-
-    fn restic(&self, name: &str) -> Restic {
-        let location = self.minio.location(&format!("{}/{name}", self.prefix));
-        Restic::new(location, std::str::from_utf8(self.house.password.reveal()).unwrap()).with_variables(self.minio.variables())
-    }
-}
 
 /// Faults that pass, one for each number in turn.
 fn passing(n: usize) -> Fate {
@@ -134,19 +47,24 @@ struct Case<'a> {
     about: String,
 }
 
-/// The n-th request of the program fails, for each n up to the one that is not reached any more: every `denied`-th time it and all later
-/// ones are denied, else it alone meets a fault that passes. Each time on a fresh copy of the repository. Returns how many requests there
-/// were.
-fn sweep(ground: &Ground, denied: usize, args: &[&str], judge: impl Fn(Case<'_>)) -> usize {
+/// What the program does with these arguments; see [`sweep_all`].
+fn sweep(ground: &Bucket, denied: usize, args: &[&str], judge: impl Fn(Case<'_>)) -> usize {
+    sweep_all(ground, denied, args[0], |keepset, _| keepset.run(args), judge)
+}
+
+/// The n-th request of some `work` fails, for each n up to the one that is not reached any more: every `denied`-th time it and all later
+/// ones are denied, else it alone meets a fault that passes. Each time on a fresh copy of the repository, whose name the work is told too.
+/// Returns how many requests there were.
+fn sweep_all(ground: &Bucket, denied: usize, what: &str, work: impl Fn(&Keepset, &str) -> Ran, judge: impl Fn(Case<'_>)) -> usize {
     for n in 0.. {
-        let name = format!("{}-{denied}-{n}", args[0]);
-        let store = if args[0] == "init" { ground.store(&name) } else { ground.copy(&name) };
+        let name = format!("{what}-{denied}-{n}");
+        let store = if what == "init" { ground.store(&name) } else { ground.copy(&name) };
         let keepset = ground.keepset(&name);
         let for_good = n % denied == denied - 1;
         let fate = if for_good { Fate::Denied } else { passing(n) };
-        let about = format!("{}, request {n}: {fate:?}", args[0]);
+        let about = format!("{what}, request {n}: {fate:?}");
         ground.proxy.obey(move |number, _| if number == n || (for_good && number > n) { fate.clone() } else { Fate::Pass });
-        let ran = keepset.run(args);
+        let ran = work(&keepset, &name);
         let requests = ground.proxy.requests();
         ground.proxy.obey(|_, _| Fate::Pass);
         if requests.len() <= n {
@@ -166,7 +84,7 @@ fn sweep(ground: &Ground, denied: usize, args: &[&str], judge: impl Fn(Case<'_>)
 
 #[test]
 fn a_backup_waits_out_what_passes_and_fails_whole_where_its_rights_are_taken_away() {
-    let ground = Ground::new("backup");
+    let ground = Bucket::new("backup");
     let args = ground.backup_args();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let judge = |case: Case<'_>| {
@@ -184,7 +102,7 @@ fn a_backup_waits_out_what_passes_and_fails_whole_where_its_rights_are_taken_awa
 
 #[test]
 fn every_other_verb_waits_out_what_passes_and_tells_what_does_not() {
-    let ground = Ground::new("verbs");
+    let ground = Bucket::new("verbs");
     let (older, newer) = ground.ages();
     let unharmed = |case: &Case<'_>| assert_eq!(ground.prove(case.store, &[], &case.about), 0, "{}", case.about);
 
@@ -228,22 +146,110 @@ fn every_other_verb_waits_out_what_passes_and_tells_what_does_not() {
             opens().unwrap();
         }
     });
+}
 
-    let new = scratch();
-    let file = new.path().join("new");
-    fs::write(&file, "another password").unwrap();
-    let second = Password::chosen(b"another password".to_vec());
-    sweep(&ground, 3, &["password", "add", "--new-password-file", file.to_str().unwrap()], |case| {
-        if case.ran.code == 0 {
-            ground.runtime.block_on(Repository::open(case.store.clone(), &second)).unwrap();
+/// Which of these passwords open the repository.
+fn opened(ground: &Bucket, store: &Store, passwords: [&Password; 2]) -> [bool; 2] {
+    passwords.map(|password| match ground.runtime.block_on(Repository::open(store.clone(), password)) {
+        Ok(_) => true,
+        Err(RepositoryError::WrongPassword { .. }) => false,
+        Err(error) => panic!("{error}"),
+    })
+}
+
+#[test]
+fn a_password_comes_goes_or_is_replaced_while_one_that_is_known_opens_whatever_fails() {
+    let ground = Bucket::new("password-add");
+    let first = ground.house.password.clone();
+    let second = Password::generate().unwrap();
+    let place = scratch();
+    let file = place.path().join("new");
+    fs::write(&file, second.reveal()).unwrap();
+    let file = file.to_str().unwrap();
+
+    let add = ["password", "add", "--new-password-file", file];
+    let requests = sweep(&ground, 3, &add, |case| {
+        let [_, by_second] = opened(&ground, case.store, [&first, &second]);
+        assert!(by_second || case.ran.code != 0, "{}", case.about);
+        assert_eq!(ground.prove(case.store, &[], &case.about), 0, "{}", case.about);
+        match case.keepset.run(add).code {
+            0 => assert!(!by_second, "{}", case.about),
+            13 => assert!(by_second, "{}", case.about),
+            code => panic!("{code}: {}", case.about),
         }
+        assert_eq!(opened(&ground, case.store, [&first, &second]), [true; 2], "{}", case.about);
+    });
+    assert!(requests >= 6, "{requests}");
+
+    // The first one goes, by the second; and is put back, to look at the points by it.
+    let mut ground = Bucket::new("password-remove");
+    let first = ground.house.password.clone();
+    ground.base = ground.runtime.block_on(async {
+        let memory = Arc::new(ground.base.fork());
+        let store = Store::from_object_store(memory.clone(), "memory", Patience::local());
+        let repository = Repository::open(store, &first).await.unwrap();
+        passwords::add(&repository, &second, "root", "vm", &Clock::system()).await.unwrap();
+        memory.fork()
+    });
+    let unharmed = |case: &Case<'_>| {
+        let by_second = ground.runtime.block_on(Repository::open(case.store.clone(), &second)).unwrap();
+        let clock = Clock::system();
+        ground
+            .runtime
+            .block_on(passwords::add(&by_second, &first, "root", "vm", &clock))
+            .unwrap_or_else(|error| panic!("{}: {error}", case.about));
+        assert_eq!(ground.prove(case.store, &[], &case.about), 0, "{}", case.about);
+    };
+    let listed = ground.copy("listed");
+    let repository = ground.runtime.block_on(Repository::open(listed, &first)).unwrap();
+    let keys = ground.runtime.block_on(passwords::list(&repository, &first)).unwrap();
+    let key = keys.iter().find(|key| key.in_use).unwrap().id.hex();
+    let remove = ["password", "remove", &key, "--password-file", file];
+    let requests = sweep(&ground, 3, &remove, |case| {
+        let [by_first, by_second] = opened(&ground, case.store, [&first, &second]);
+        assert!(by_second && (by_first || case.for_good || case.ran.code == 0), "{}", case.about);
+        assert!(!by_first || case.ran.code != 0, "{}", case.about);
+        case.keepset.run(remove).expect(if by_first { 0 } else { 13 });
+        assert_eq!(opened(&ground, case.store, [&first, &second]), [false, true], "{}", case.about);
         unharmed(&case);
     });
+    assert!(requests >= 6, "{requests}");
+
+    // Both steps in one.
+    let ground = Bucket::new("password-replace");
+    let first = ground.house.password.clone();
+    let replace = |_: &Keepset, name: &str| {
+        let work = async {
+            let repository = Repository::open(ground.proxied(name), &first).await?;
+            passwords::replace(&repository, &first, &second, "root", "vm", &Clock::system()).await
+        };
+        match ground.runtime.block_on(work) {
+            Ok(_) => Ran { code: 0, out: String::new(), err: String::new() },
+            Err(error) => Ran { code: 1, out: String::new(), err: format!("error: {}", chain(&error)) },
+        }
+    };
+    let requests = sweep_all(&ground, 2, "replace", replace, |case| {
+        let [by_first, by_second] = opened(&ground, case.store, [&first, &second]);
+        assert!(by_first || by_second, "{}", case.about);
+        assert!(!by_first || case.ran.code != 0, "{}", case.about);
+        if by_first {
+            let work = async {
+                let repository = Repository::open(case.store.clone(), &first).await?;
+                passwords::replace(&repository, &first, &second, "root", "vm", &Clock::system()).await
+            };
+            ground.runtime.block_on(work).unwrap_or_else(|error| panic!("{}: {error}", case.about));
+        }
+        assert_eq!(opened(&ground, case.store, [&first, &second]), [false, true], "{}", case.about);
+        let repository = ground.runtime.block_on(Repository::open(case.store.clone(), &second)).unwrap();
+        ground.runtime.block_on(passwords::replace(&repository, &second, &first, "root", "vm", &Clock::system())).unwrap();
+        assert_eq!(ground.prove(case.store, &[], &case.about), 0, "{}", case.about);
+    });
+    assert!(requests >= 10, "{requests}");
 }
 
 #[test]
 fn a_connection_that_is_half_open_is_given_up_and_a_slow_one_is_not() {
-    let ground = Ground::new("slow");
+    let ground = Bucket::new("slow");
     let open = || {
         let location = ground.proxy.location(ground.minio, "slow/store").parse().unwrap();
         let patience = Patience { attempt: Duration::from_millis(700), outage: Duration::from_secs(300) };
@@ -295,7 +301,7 @@ fn start(keepset: &Keepset, args: &[String], pid: &Mutex<Option<u32>>) -> Child 
 
 /// Runs the program and kills it when its `n`-th request has been answered, or before anybody has seen it: parent and movers alike, or
 /// the parent `alone`, whose movers notice by themselves and may go on for a moment. Whether it was there to be killed.
-fn kill_at(ground: &Ground, keepset: &Keepset, args: &[String], n: usize, after: bool, alone: bool) -> bool {
+fn kill_at(ground: &Bucket, keepset: &Keepset, args: &[String], n: usize, after: bool, alone: bool) -> bool {
     let pid = Arc::new(Mutex::new(None));
     let victim = Arc::clone(&pid);
     ground.proxy.obey(move |number, _| {
@@ -317,7 +323,7 @@ fn kill_at(ground: &Ground, keepset: &Keepset, args: &[String], n: usize, after:
 }
 
 /// How many requests the program makes on a fresh copy.
-fn measure(ground: &Ground, args: &[String]) -> usize {
+fn measure(ground: &Bucket, args: &[String]) -> usize {
     ground.copy("measure");
     ground.proxy.obey(|_, _| Fate::Pass);
     ground.keepset("measure").run(args).expect(0);
@@ -326,7 +332,7 @@ fn measure(ground: &Ground, args: &[String]) -> usize {
 
 #[test]
 fn a_kill_at_any_of_fifty_moments_costs_nothing_but_the_run() {
-    let mut ground = Ground::new("kill");
+    let mut ground = Bucket::new("kill");
     let mut dice = Dice(0x6b69_6c6c);
     let args = ground.backup_args();
     let requests = measure(&ground, &args);
@@ -356,37 +362,43 @@ fn a_kill_at_any_of_fifty_moments_costs_nothing_but_the_run() {
 }
 
 #[test]
-fn a_prune_that_is_killed_at_any_of_twenty_moments_loses_nothing() {
-    let mut ground = Ground::new("kill-prune");
+fn a_prune_that_is_killed_at_any_of_fifty_moments_loses_nothing() {
+    const KILLS: usize = 50;
+    let mut ground = Bucket::new("kill-prune");
     let mut dice = Dice(0x7072_756e);
     let (older, _) = ground.ages();
     ground.runtime.block_on(ground.base.delete(&format!("snapshots/{older}").as_str().into())).unwrap();
     ground.house.kept.remove(&older);
     let args = ["prune", "--max-unused", "0", "--now", "--wait-lock", "0s"].map(str::to_owned);
     let requests = measure(&ground, &args);
-    let mut killed = 0;
-    for chain in 0..5 {
-        // Four kills in a row, each of a run that finds what the one before has left.
+    let (mut killed, mut chain) = (0, 0);
+    while killed < KILLS {
+        // Kills in a row, each of a run that finds what the one before has left, until one comes to its end.
         let name = format!("chain-{chain}");
         let store = ground.copy(&name);
         let keepset = ground.keepset(&name);
-        for round in 0..4 {
+        for round in 0..KILLS - killed {
             let (n, after) = (dice.below(requests), dice.below(2) == 1);
             let about = format!("chain {chain}, round {round}: killed {} request {n}", if after { "after" } else { "before" });
-            killed += usize::from(kill_at(&ground, &keepset, &args, n, after, false));
+            let was_killed = kill_at(&ground, &keepset, &args, n, after, false);
             assert_eq!(ground.prove(&store, &[], &about), 0, "{about}");
+            if !was_killed {
+                break;
+            }
+            killed += 1;
         }
         keepset.run(&args).expect(0);
         keepset.run(&args).expect(0);
         assert_eq!(ground.prove(&store, &[], &name), 0);
         ground.restic(&name).check();
+        chain += 1;
+        assert!(chain <= KILLS, "only {killed} runs were killed");
     }
-    assert!(killed >= 12, "only {killed} of 20 runs were killed");
 }
 
 #[test]
 fn a_run_that_slept_while_its_lock_was_removed_and_its_packs_pruned_seals_nothing() {
-    let ground = Ground::new("sleep");
+    let ground = Bucket::new("sleep");
     // Just before the last mover's report, and when the snapshot itself is on its way.
     let moments: [fn(&Request) -> bool; 2] = [
         |request| request.method == "PUT" && request.path.contains("/x-keepset/runs/"),

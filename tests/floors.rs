@@ -13,7 +13,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("monitor", &["model"]),
     // 1: the doors, which never meet each other
     ("store", &["model", "clock", "monitor"]),
-    ("platform", &["model"]),
+    ("platform", &["model", "clock"]),
     ("volume", &["model", "clock", "monitor"]),
     ("retention", &["model", "clock", "monitor"]),
     ("schedule", &["model", "clock", "monitor"]),
@@ -61,6 +61,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "restore",
         ],
     ),
+    ("doctor", &["model", "clock", "store", "platform", "repository"]),
     // 6
     ("config", &["model", "clock", "monitor", "store", "platform", "volume", "retention", "schedule", "telemetry", "repository", "hooks"]),
     // 7
@@ -81,6 +82,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "hooks",
             "backup",
             "restore",
+            "doctor",
             "drill",
             "agent",
             "config",

@@ -1,5 +1,7 @@
 //! Carries a plan out: one mover per ordinal, the first alone where the plan says so, and all of them or none.
 
+use std::collections::BTreeMap;
+
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
@@ -10,10 +12,13 @@ use crate::backup::options::BackupOptions;
 use crate::backup::plan::{BackupPlan, PlannedOrdinal};
 use crate::model::mover_job::{MoverJob, MoverReport, Problem, SaveClaim, Task};
 use crate::model::set::SetName;
+use crate::model::set_state::CutClaim;
 use crate::monitor::Event;
-use crate::platform::LastWord;
-use crate::platform::raised;
+use crate::platform::{LastWord, PlatformError, SetHold, raised};
 use crate::repository::lock::Lock;
+
+/// By claim: what movers read.
+pub(super) type Cuts = BTreeMap<String, CutClaim>;
 
 /// Problems of one claim that the monitor is told one by one; the point has the full list.
 const TOLD: usize = 20;
@@ -22,9 +27,10 @@ const TOLD: usize = 20;
 pub(super) async fn carry(
     backup: &Backup,
     plan: &BackupPlan,
+    cuts: &Cuts,
     options: &BackupOptions,
     run: &str,
-    lock: &Lock,
+    (lock, hold): (&Lock, &SetHold),
 ) -> Result<Vec<MoverReport>, BackupError> {
     let (stop, stopped) = watch::channel(false);
     let work = async {
@@ -34,7 +40,7 @@ pub(super) async fn carry(
         let mut failure = None;
         let start = |(number, ordinal)| {
             let stopped = stopped.clone();
-            async move { (number, save(backup, plan, ordinal, options, run, stopped).await) }.boxed()
+            async move { (number, save(backup, plan, ordinal, cuts, options, run, stopped).await) }.boxed()
         };
         loop {
             let begun = reports.iter().any(Option::is_some);
@@ -74,6 +80,11 @@ pub(super) async fn carry(
             let _ = (&mut work).await;
             Err(lost.into())
         }
+        () = raised(hold.lost()) => {
+            stop.send_replace(true);
+            let _ = (&mut work).await;
+            Err(PlatformError::SetLost { set: format!("{}/{}", plan.set.namespace, plan.set.name) }.into())
+        }
     };
     let reports = outcome?;
     reports.into_iter().collect::<Option<Vec<_>>>().ok_or(BackupError::Interrupted)
@@ -84,6 +95,7 @@ async fn save(
     backup: &Backup,
     plan: &BackupPlan,
     ordinal: &PlannedOrdinal,
+    cuts: &Cuts,
     options: &BackupOptions,
     run: &str,
     stopped: watch::Receiver<bool>,
@@ -92,7 +104,7 @@ async fn save(
     let names: Vec<&str> = ordinal.claims.iter().map(|claim| claim.name.as_str()).collect();
     backup.monitor.event(Event::Step(format!("saving ordinal {number}: {}", names.join(", "))));
     let total = ordinal.claims.iter().try_fold(0u64, |sum, claim| Some(sum.saturating_add(claim.parent_bytes?)));
-    let job = job(plan, ordinal, options, run);
+    let job = job(plan, ordinal, cuts, options, run);
     let secret = backup.repository.master_key().to_bytes();
     let mover = backup.platform.start_mover(&job, secret.as_slice()).await?;
     drop(secret);
@@ -110,13 +122,15 @@ async fn save(
     Ok(report)
 }
 
-fn job(plan: &BackupPlan, ordinal: &PlannedOrdinal, options: &BackupOptions, run: &str) -> MoverJob {
+fn job(plan: &BackupPlan, ordinal: &PlannedOrdinal, cuts: &Cuts, options: &BackupOptions, run: &str) -> MoverJob {
     let claims = ordinal
         .claims
         .iter()
         .map(|claim| SaveClaim {
             name: claim.name.clone(),
-            source: claim.source.clone().unwrap_or_default(),
+            source: cuts.get(&claim.name).map(|cut| cut.source.clone()).unwrap_or_default(),
+            volume: cuts.get(&claim.name).and_then(|cut| cut.volume.clone()),
+            shape: claim.shape.clone(),
             parent: claim.parent,
             parent_cut: claim.parent_cut,
             change_detection: claim.change_detection,

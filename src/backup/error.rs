@@ -1,6 +1,7 @@
 //! What can go wrong in a backup.
 
 use crate::backup::plan::Refusal;
+use crate::hooks::HookError;
 use crate::model::mover_job::FailureKind;
 use crate::platform::PlatformError;
 use crate::repository::error::RepositoryError;
@@ -22,9 +23,20 @@ pub enum BackupError {
     #[error("interrupted: no point was made")]
     Interrupted,
     #[error(transparent)]
+    Hook(HookError),
+    #[error(transparent)]
     Platform(#[from] PlatformError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+}
+
+impl From<HookError> for BackupError {
+    fn from(error: HookError) -> Self {
+        match error {
+            HookError::Interrupted => BackupError::Interrupted,
+            error => BackupError::Hook(error),
+        }
+    }
 }
 
 impl From<Refusal> for BackupError {
@@ -45,6 +57,7 @@ impl BackupError {
             BackupError::Unconfirmed(_) => {
                 Some("once the store answers, `keepset list` tells: a point that it shows is whole; else run the backup again".into())
             }
+            BackupError::Hook(error) => error.hint(),
             BackupError::Platform(error) => error.hint(),
             BackupError::Repository(error) => error.hint(),
             BackupError::BadReport { .. } | BackupError::Interrupted => None,
@@ -57,12 +70,14 @@ impl BackupError {
             BackupError::Refused(_) => FailureKind::Refused,
             BackupError::Mover { kind, .. } => *kind,
             BackupError::Interrupted => FailureKind::Interrupted,
-            BackupError::Platform(error) => error.kind(),
+            BackupError::Hook(HookError::Platform(error)) | BackupError::Platform(error) => error.kind(),
             BackupError::Repository(RepositoryError::Locked { .. }) => FailureKind::Locked,
             BackupError::Repository(RepositoryError::Refused { .. }) => FailureKind::Refused,
-            BackupError::Repository(_) | BackupError::BadReport { .. } | BackupError::Vanished { .. } | BackupError::Unconfirmed(_) => {
-                FailureKind::Failed
-            }
+            BackupError::Repository(_)
+            | BackupError::Hook(_)
+            | BackupError::BadReport { .. }
+            | BackupError::Vanished { .. }
+            | BackupError::Unconfirmed(_) => FailureKind::Failed,
         }
     }
 }

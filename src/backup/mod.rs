@@ -15,15 +15,20 @@ pub use options::{BackupOptions, Order};
 pub use plan::{BackupPlan, PlannedClaim, PlannedOrdinal, Refusal};
 pub use seal::Sealed;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::hooks::{HookError, Round};
+use crate::model::claim::ClaimId;
+use crate::model::manifest::Consistency;
+use crate::model::mover_job::MoverReport;
 use crate::model::set::SetName;
-use crate::model::set_state::SetState;
+use crate::model::set_state::{CutClaim, SetState};
 use crate::monitor::{Event, Monitor};
-use crate::platform::Platform;
+use crate::platform::{Platform, SetHold, raised};
 use crate::repository::Repository;
 use crate::repository::index::Index;
 use crate::repository::lock::{Lock, LockIdentity, LockOptions, Mode};
@@ -52,6 +57,14 @@ impl Backup {
 
     /// One point of the set, sealed, or an error and nothing that counts.
     pub async fn run(&self, set: &SetName, options: &BackupOptions) -> Result<Sealed, BackupError> {
+        // Of a safety point the restore that asks for it holds the set already.
+        let hold = if options.safety.is_none() { self.platform.hold_set(set).await? } else { SetHold::unneeded() };
+        let sealed = self.run_held(set, options, &hold).await;
+        hold.release().await;
+        sealed
+    }
+
+    async fn run_held(&self, set: &SetName, options: &BackupOptions, hold: &SetHold) -> Result<Sealed, BackupError> {
         let lock_options = LockOptions { identity: self.identity.clone(), wait: options.wait_lock, clock: self.clock.clone() };
         // Planned while the lock is taken, to save its round trips. Whatever went in between is found missing before the seal.
         let (lock, prepared, traces) = tokio::join!(
@@ -64,7 +77,7 @@ impl Backup {
         let again = lock.waited() || matches!(prepared, Err(BackupError::Repository(_)));
         let prepared = if again { self.prepare(set, options).await } else { prepared };
         let sealed = match (prepared, traces) {
-            (Ok(prepared), Ok(traces)) => self.run_locked(prepared, traces, options, &lock).await,
+            (Ok(prepared), Ok(traces)) => self.run_locked(prepared, traces, options, (&lock, hold)).await,
             (Err(error), _) => Err(error),
             (_, Err(error)) => Err(error.into()),
         };
@@ -81,18 +94,89 @@ impl Backup {
         (plan, index): (BackupPlan, Arc<Index>),
         traces: Vec<String>,
         options: &BackupOptions,
-        lock: &Lock,
+        (lock, hold): (&Lock, &SetHold),
     ) -> Result<Sealed, BackupError> {
         let run = run::new_id(&self.clock)?;
         let started = self.clock.local();
         let index = self.take_over(lock, traces, index).await?;
         self.begin(&run).await?;
-        let reports = carry::carry(self, &plan, options, &run, lock).await?;
-        plan::check_reports(&plan, &reports, options)?;
         let set = SetName { namespace: plan.set.namespace.clone(), name: plan.set.name.clone() };
-        plan::check_undisturbed(&self.platform.read_set(&set).await?, options)?;
+        let carried = self.cut_and_carry(&plan, &set, options, &run, (lock, hold)).await;
+        if let Err(error) = self.platform.tidy(&run, &set).await {
+            self.monitor
+                .event(Event::Warning(format!("what run {run} made beside the set is left for the next one to tidy away: {error}")));
+        }
+        let reports = carried?;
+        plan::check_reports(&plan, &reports, options)?;
+        plan::check_undisturbed(&plan, &self.platform.read_set(&set).await?, options)?;
         let sealing = seal::Sealing { backup: self, plan: &plan, run: &run, started, lock, before: &index };
         sealing.seal(reports).await
+    }
+
+    /// All claims held still as the plan says, and saved as they were then.
+    async fn cut_and_carry(
+        &self,
+        plan: &BackupPlan,
+        set: &SetName,
+        options: &BackupOptions,
+        run: &str,
+        held: (&Lock, &SetHold),
+    ) -> Result<Vec<MoverReport>, BackupError> {
+        let claims: Vec<ClaimId> = plan.ordinals.iter().flat_map(|ordinal| &ordinal.claims).map(|claim| claim.id.clone()).collect();
+        let mut hooks = Round::new(self.platform.as_ref(), self.monitor.as_ref(), set, &plan.hooks);
+        let cut = match hooks.pre(&self.cancel).await {
+            Ok(()) => self.or_interrupted(async { Ok(self.platform.cut(run, set, &claims, plan.consistency).await?) }).await,
+            Err(error) => Err(error.into()),
+        };
+        let carry = async |cuts: Vec<CutClaim>| {
+            let cuts: BTreeMap<String, CutClaim> = cuts.into_iter().map(|cut| (cut.name.clone(), cut)).collect();
+            let reports = carry::carry(self, plan, &cuts, options, run, held).await?;
+            Ok((cuts, reports))
+        };
+        // From here on nothing ends before applications are let go.
+        let (cuts, mut reports) = if plan.consistency == Consistency::Fuzzy {
+            // What is read as it is must be still until all of it is read.
+            let carried = match cut {
+                Ok(cuts) => carry(cuts).await,
+                Err(error) => Err(error),
+            };
+            let let_go = hooks.post(carried.is_ok()).await;
+            self.both(carried, let_go)?
+        } else {
+            let let_go = hooks.post(cut.is_ok()).await;
+            let cuts = self.both(cut, let_go)?;
+            let open = async { Ok(self.platform.open_cut(run, set, cuts).await?) };
+            carry(self.or_interrupted(open).await?).await?
+        };
+        for claim in reports.iter_mut().flat_map(|report| &mut report.claims) {
+            // What was held still is of the moment of its cut, whenever it was read.
+            if let Some(moment) = cuts.get(&claim.name).and_then(|cut| cut.moment.clone()) {
+                claim.cut = moment;
+            }
+        }
+        Ok(reports)
+    }
+
+    async fn or_interrupted<T>(&self, work: impl Future<Output = Result<T, BackupError>>) -> Result<T, BackupError> {
+        tokio::select! {
+            biased;
+            () = raised(self.cancel.clone()) => Err(BackupError::Interrupted),
+            done = work => done,
+        }
+    }
+
+    /// What was done, if applications were let go after it too. The earlier failure is the error.
+    fn both<T>(&self, done: Result<T, BackupError>, let_go: Result<(), HookError>) -> Result<T, BackupError> {
+        match (done, let_go) {
+            (Ok(done), Ok(())) => Ok(done),
+            (Ok(_), Err(error)) => Err(error.into()),
+            (Err(error), Ok(())) => Err(error),
+            (Err(error), Err(also)) => {
+                let hint = also.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+                self.monitor.event(Event::Warning(format!("{also}{hint}")));
+                Err(error)
+            }
+        }
     }
 
     async fn prepare(&self, set: &SetName, options: &BackupOptions) -> Result<(BackupPlan, Arc<Index>), BackupError> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::model::claim::ClaimId;
+use crate::model::hook::Hooks;
 
 /// Everything that is not the set itself.
 #[derive(Clone, Debug)]
@@ -12,14 +13,20 @@ pub struct BackupOptions {
     pub order: Order,
     /// The user vouches that nothing writes to the claims.
     pub stopped: bool,
+    /// Read the claims as they are, even where they could be held still.
+    pub live: bool,
     /// Read every byte, whatever sizes and times say.
     pub read_all: bool,
     /// Claims may be missing, or fewer than the last complete point had.
     pub allow_fewer_claims: bool,
     /// A claim may be empty that was not.
     pub allow_empty: bool,
+    /// Volumes may be under another ordinal than in the last point.
+    pub allow_moved_volumes: bool,
     /// A safety point of these claims alone, as they are, whole set or not; `None` for a normal point.
     pub safety: Option<Vec<ClaimId>>,
+    /// Commands around the cut; `None` for what the pods themselves ask for.
+    pub hooks: Option<Hooks>,
     /// Bytes for each mover.
     pub memory: u64,
     /// The repository as the user wrote it: what movers are told.
@@ -42,10 +49,13 @@ impl Default for BackupOptions {
             parallel: 1,
             order: Order::default(),
             stopped: false,
+            live: false,
             read_all: false,
             allow_fewer_claims: false,
             allow_empty: false,
+            allow_moved_volumes: false,
             safety: None,
+            hooks: None,
             memory: 64 << 20,
             location: String::new(),
             wait_lock: Duration::from_secs(600),

@@ -7,9 +7,12 @@ use chrono::DateTime;
 use serde::Serialize;
 
 use crate::backup::options::{BackupOptions, Order};
-use crate::model::claim::ClaimId;
+use crate::hooks::{self, BadHook, HookPlan};
+use crate::model::claim::{ClaimId, ClaimShape};
+use crate::model::hook::Hooks;
 use crate::model::id::Id;
 use crate::model::manifest::{ChangeDetection, ClaimStatus, Consistency, PointKind, SetRecord};
+use crate::model::moved::{Known, moved};
 use crate::model::mover_job::MoverReport;
 use crate::model::set::Ordinal;
 use crate::model::set_state::{ClaimState, SetState};
@@ -40,6 +43,15 @@ pub struct BackupPlan {
     pub gone: Vec<String>,
     /// What stands beside the claims and is none of them.
     pub foreign: Vec<String>,
+    /// Commands in the set's pods around the cut.
+    #[serde(skip_serializing_if = "HookPlan::is_empty")]
+    pub hooks: HookPlan,
+    /// What the user should know before it begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// The last restore that changed claims here before the backup began.
+    #[serde(skip)]
+    pub last_restore: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -68,6 +80,8 @@ pub struct PlannedClaim {
     pub source: Option<String>,
     pub empty: bool,
     pub retained: bool,
+    #[serde(skip)]
+    pub shape: ClaimShape,
     /// The tree to compare with.
     pub parent: Option<Id>,
     /// When the parent was cut, in seconds since 1970.
@@ -86,8 +100,11 @@ pub enum Refusal {
     Missing { set: String, claims: Vec<String> },
     Fewer { set: String, point: String, claims: Vec<String> },
     Emptied { set: String, point: String, claims: Vec<String> },
-    HalfRestored { claim: String, run: String },
+    Moved { set: String, point: String, claims: Vec<String> },
+    HalfRestored { set: String, claim: String, run: String, in_cluster: bool },
     OpenRestore { set: String, run: String },
+    RestoredMeanwhile { set: String, run: String },
+    Hook(BadHook),
 }
 
 impl fmt::Display for Refusal {
@@ -101,8 +118,13 @@ impl fmt::Display for Refusal {
             Refusal::Emptied { set, point, claims } => {
                 write!(f, "claims of set {set} are empty that were not in its last complete point {point}: {}", listed(claims))
             }
+            Refusal::Moved { set, point, claims } => {
+                write!(f, "volumes of set {set} are under other ordinals than in its last point {point}: {}", listed(claims))
+            }
             Refusal::OpenRestore { set, run } => write!(f, "set {set} is half restored: restore {run} is open"),
-            Refusal::HalfRestored { claim, run } => write!(f, "claim {claim} is half restored: restore {run} did not finish"),
+            Refusal::RestoredMeanwhile { set, run } => write!(f, "set {set} was restored while it was backed up, by run {run}"),
+            Refusal::Hook(bad) => bad.fmt(f),
+            Refusal::HalfRestored { claim, run, .. } => write!(f, "claim {claim} is half restored: restore {run} did not finish"),
         }
     }
 }
@@ -118,7 +140,18 @@ impl Refusal {
             Refusal::Missing { .. } => "`--allow-fewer-claims` makes a partial point without them".into(),
             Refusal::Fewer { .. } => "if the set was made smaller, say `--allow-fewer-claims`".into(),
             Refusal::Emptied { .. } => "if they are meant to be empty, say `--allow-empty`".into(),
+            Refusal::Moved { .. } => {
+                "if they are meant to be there, say `--allow-moved-volumes`; the points that there are stay as they are".into()
+            }
+            Refusal::RestoredMeanwhile { .. } => "back it up again: the volumes were read partly before and partly after".into(),
             Refusal::OpenRestore { .. } => "`keepset restore` with `--resume` goes on with it, with `--undo` takes it back".into(),
+            Refusal::Hook(bad) => bad.hint(),
+            Refusal::HalfRestored { set, claim, in_cluster: true, .. } => {
+                let namespace = set.split('/').next().unwrap_or_default();
+                format!(
+                    "restore it anew with `--replace --no-safety`; or, once you know that it is whole: `kubectl --namespace {namespace} annotate persistentvolumeclaim {claim} keepset.dev/half-restored-`"
+                )
+            }
             Refusal::HalfRestored { claim, .. } => {
                 format!(
                     "restore it anew with `--replace --no-safety`, or remove `.keepset-incomplete-{claim}` beside it once you know that it is whole"
@@ -166,25 +199,47 @@ pub(super) fn plan(mut state: SetState, previous: &Previous, options: &BackupOpt
         }
     }
 
+    if !options.allow_moved_volumes && !lenient {
+        refuse_moved(&set, &state, previous)?;
+    }
+    let claims = std::mem::take(&mut state.claims);
     let (missing, present): (Vec<PlannedClaim>, Vec<PlannedClaim>) =
-        state.claims.into_iter().map(|claim| planned(claim, previous, options)).partition(|claim| claim.source.is_none());
+        claims.into_iter().map(|claim| planned(claim, previous, options)).partition(|claim| claim.source.is_none());
     let emptied: Vec<String> = present.iter().filter(|claim| claim.empty && claim.had_files).map(|claim| claim.name.clone()).collect();
     if let (Some(point), false, false) = (complete, options.allow_empty || lenient, emptied.is_empty()) {
         return Err(Refusal::Emptied { set, point: point.point.id.short(), claims: emptied });
     }
 
+    let consistency = match (options.stopped, options.live) {
+        (true, _) => Consistency::Stopped,
+        (false, true) => Consistency::Fuzzy,
+        (false, false) => state.offers,
+    };
     let first_alone = present.iter().all(|claim| claim.parent.is_none());
+    let ordinals = in_order(present, options.order, first_alone);
+    // What is stopped need not be told to be still; and a safety point is a restore's, which stops the set itself.
+    let (hooks, hook_notes) = if lenient || consistency == Consistency::Stopped {
+        let dropped = options.hooks.iter().filter(|hooks| !lenient && **hooks != Hooks::default());
+        (HookPlan::default(), dropped.map(|_| "hooks are not run: nothing is writing".to_owned()).collect())
+    } else {
+        let order: Vec<Ordinal> = ordinals.iter().map(|ordinal| ordinal.ordinal).collect();
+        hooks::plan(options.hooks.as_ref(), &state, &order).map_err(Refusal::Hook)?
+    };
+    state.notes.extend(hook_notes);
     Ok(BackupPlan {
         kind: if lenient { PointKind::Safety } else { PointKind::Normal },
-        consistency: if options.stopped { Consistency::Stopped } else { Consistency::Fuzzy },
+        consistency,
         previous: previous.newest.as_ref().map(|point| PreviousPoint { id: point.point.id, time: point.point.time.to_rfc3339() }),
         last_complete: complete.map(|point| point.point.id),
-        ordinals: in_order(present, options.order, first_alone),
+        ordinals,
+        hooks,
         first_alone,
         parallel: options.parallel.max(1),
         missing,
         gone,
         foreign: state.foreign,
+        notes: state.notes,
+        last_restore: state.last_restore,
         set: state.set,
     })
 }
@@ -193,16 +248,36 @@ pub(super) fn plan(mut state: SetState, previous: &Previous, options: &BackupOpt
 fn refuse_restored(state: &SetState, safety: Option<&[ClaimId]>) -> Result<(), Refusal> {
     let concerns = |id: &ClaimId| safety.is_none_or(|only| only.contains(id));
     let half = state.claims.iter().find_map(|claim| Some((claim, claim.half_restored.as_ref().filter(|_| concerns(&claim.id))?)));
+    let (set, in_cluster) = (format!("{}/{}", state.set.namespace, state.set.name), state.pods.is_some());
     match (half, state.open_restore.as_ref().filter(|_| safety.is_none())) {
-        (Some((claim, run)), None) => Err(Refusal::HalfRestored { claim: claim.name.clone(), run: run.clone() }),
-        (_, Some(run)) => Err(Refusal::OpenRestore { set: format!("{}/{}", state.set.namespace, state.set.name), run: run.clone() }),
+        (Some((claim, run)), None) => Err(Refusal::HalfRestored { set, claim: claim.name.clone(), run: run.clone(), in_cluster }),
+        (_, Some(run)) => Err(Refusal::OpenRestore { set, run: run.clone() }),
         (None, None) => Ok(()),
     }
 }
 
 /// The other look before the seal: a restore that began beside the backup has changed what movers read, and half of each is no point.
-pub(super) fn check_undisturbed(now: &SetState, options: &BackupOptions) -> Result<(), Refusal> {
-    refuse_restored(now, options.safety.as_deref())
+pub(super) fn check_undisturbed(plan: &BackupPlan, now: &SetState, options: &BackupOptions) -> Result<(), Refusal> {
+    refuse_restored(now, options.safety.as_deref())?;
+    match &now.last_restore {
+        Some(run) if now.last_restore != plan.last_restore => {
+            Err(Refusal::RestoredMeanwhile { set: format!("{}/{}", now.set.namespace, now.set.name), run: run.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A volume under the wrong ordinal would be saved as what it is not.
+fn refuse_moved(set: &str, state: &SetState, previous: &Previous) -> Result<(), Refusal> {
+    let Some(last) = previous.newest.as_ref().or(previous.complete.as_ref()) else { return Ok(()) };
+    let recorded: Vec<Known<'_>> =
+        last.claims.iter().map(|claim| (&claim.record.id, claim.record.name.as_str(), &claim.record.shape)).collect();
+    let moved = moved(state.claims.iter().map(|claim| (&claim.id, claim.name.as_str(), &claim.shape)), &recorded);
+    if moved.is_empty() {
+        return Ok(());
+    }
+    let claims = moved.iter().map(ToString::to_string).collect();
+    Err(Refusal::Moved { set: set.to_owned(), point: last.point.id.short(), claims })
 }
 
 /// Claims with data in the last complete point that the set neither has nor ought to have.
@@ -232,6 +307,7 @@ fn planned(claim: ClaimState, previous: &Previous, options: &BackupOptions) -> P
         source: claim.source,
         empty: claim.empty,
         retained: claim.retained,
+        shape: claim.shape,
         parent: parent.as_ref().and_then(|stored| stored.tree),
         parent_cut,
         change_detection,
@@ -282,7 +358,9 @@ impl BackupPlan {
         let set = &self.set;
         let cut = match self.consistency {
             Consistency::Stopped => "nothing is writing",
-            _ => "as it is now, while it may be written to",
+            Consistency::Group => "all volumes of one moment",
+            Consistency::Volume => "each volume of one moment, all of nearly the same",
+            Consistency::Fuzzy => "as it is now, while it may be written to",
         };
         let mut lines = vec![format!(
             "back up {}/{} of cluster {}: {}, {}, {cut}",
@@ -296,6 +374,7 @@ impl BackupPlan {
             Some(previous) => lines.push(format!("compare with point {} of {}", previous.id.short(), previous.time)),
             None => lines.push("compare with nothing: this is the set's first point here".into()),
         }
+        lines.extend(self.hooks.lines(self.consistency == Consistency::Fuzzy));
         for (number, ordinal) in self.ordinals.iter().enumerate() {
             let names: Vec<String> = ordinal.claims.iter().map(described).collect();
             let alone = if number == 0 && self.first_alone && self.ordinals.len() > 1 { ", before the others" } else { "" };
@@ -313,6 +392,7 @@ impl BackupPlan {
         if !self.foreign.is_empty() {
             lines.push(format!("not of this set, left alone: {}", listed(&self.foreign)));
         }
+        lines.extend(self.notes.iter().map(|note| format!("note: {note}")));
         lines
     }
 }
@@ -343,12 +423,20 @@ mod tests {
     fn claim(template: &str, ordinal: u32) -> ClaimState {
         let id = ClaimId { ordinal: Ordinal(ordinal), template: template.into() };
         let name = id.name("web");
-        ClaimState { source: Some(format!("/srv/{name}")), name, id, empty: false, retained: false, half_restored: None }
+        ClaimState {
+            shape: ClaimShape::default(),
+            source: Some(format!("/srv/{name}")),
+            name,
+            id,
+            empty: false,
+            retained: false,
+            half_restored: None,
+        }
     }
 
     fn state(claims: Vec<ClaimState>) -> SetState {
         let set = SetRecord { cluster: "here".into(), namespace: "shop".into(), name: "web".into(), ..SetRecord::default() };
-        SetState { set, claims, foreign: Vec::new(), open_restore: None }
+        SetState { set, claims, foreign: Vec::new(), ..SetState::default() }
     }
 
     fn three() -> SetState {
@@ -463,13 +551,18 @@ mod tests {
     #[test]
     fn a_restore_that_begins_beside_a_backup_keeps_it_from_its_seal() {
         let normal = BackupOptions::default();
+        let plan = plan(three(), &Previous::default(), &normal).unwrap();
+        let check_undisturbed = |now: &SetState, options: &BackupOptions| check_undisturbed(&plan, now, options);
         assert_eq!(check_undisturbed(&three(), &normal), Ok(()));
         let open = SetState { open_restore: Some("run-1".into()), ..three() };
         assert!(matches!(check_undisturbed(&open, &normal), Err(Refusal::OpenRestore { .. })));
-        assert!(matches!(plan(open.clone(), &Previous::default(), &normal), Err(Refusal::OpenRestore { .. })));
+        assert!(matches!(super::plan(open.clone(), &Previous::default(), &normal), Err(Refusal::OpenRestore { .. })));
         let mut half = three();
         half.claims[2].half_restored = Some("run-1".into());
         assert!(matches!(check_undisturbed(&half, &normal), Err(Refusal::HalfRestored { .. })));
+        let restored = SetState { last_restore: Some("run-1".into()), ..three() };
+        let refusal = check_undisturbed(&restored, &normal).unwrap_err();
+        assert!(refusal.to_string().contains("run-1") && refusal.hint().unwrap().contains("again"), "{refusal}");
         // A restore that goes on makes safe what it has not touched yet, beside claims that it has.
         let safety = |ordinal| BackupOptions { safety: Some(vec![claim("data", ordinal).id]), ..BackupOptions::default() };
         let both = SetState { open_restore: Some("run-1".into()), ..half };
@@ -539,6 +632,23 @@ mod tests {
         assert_eq!(plan(three(), &Previous::default(), &options()).unwrap().consistency, Consistency::Fuzzy);
         let stopped = BackupOptions { stopped: true, ..options() };
         assert_eq!(plan(three(), &Previous::default(), &stopped).unwrap().consistency, Consistency::Stopped);
+    }
+
+    #[test]
+    fn a_volume_under_another_ordinal_is_refused_unless_it_is_meant_to_be_there() {
+        let with_volume = |shape: &mut ClaimShape, volume: &str| shape.volume = Some(volume.into());
+        let mut claims = [sample::claim("data", 0), sample::claim("data", 1)];
+        claims.iter_mut().zip(["a", "b"]).for_each(|(claim, volume)| with_volume(&mut claim.shape, volume));
+        let point = sample::point(7, &claims);
+        let previous = Previous { newest: Some(point.clone()), complete: Some(point) };
+        let mut swapped = state(vec![claim("data", 0), claim("data", 1)]);
+        swapped.claims.iter_mut().zip(["b", "c"]).for_each(|(claim, volume)| with_volume(&mut claim.shape, volume));
+        let refusal = plan(swapped.clone(), &previous, &options()).unwrap_err();
+        assert!(refusal.to_string().ends_with("data-web-0 has volume b, which was that of data-web-1"), "{refusal}");
+        assert!(refusal.hint().unwrap().contains("--allow-moved-volumes"));
+        assert!(plan(swapped.clone(), &previous, &BackupOptions { allow_moved_volumes: true, ..options() }).is_ok());
+        let safety = BackupOptions { safety: Some(vec![swapped.claims[0].id.clone()]), ..options() };
+        assert!(plan(swapped, &previous, &safety).is_ok(), "a safety point takes what there is");
     }
 
     #[test]

@@ -179,12 +179,7 @@ impl Sealing<'_> {
             changed: of_kind(ProblemKind::Changed),
             unreadable: of_kind(ProblemKind::Unreadable),
             problems: report.filter(|report| !report.problems.is_empty()).map(|_| problems_name(&claim.name)),
-            class: None,
-            access_modes: Vec::new(),
-            capacity: None,
-            node: None,
-            zone: None,
-            fs_group: None,
+            shape: claim.shape.clone(),
         }
     }
 

@@ -3,14 +3,16 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::model::claim::ClaimId;
+use crate::model::claim::{ClaimId, ClaimShape};
 use crate::model::entry::{Attrs, Entry, Kind};
+use crate::model::hook::{Hook, Hooks, OnError};
 use crate::model::id::Id;
 use crate::model::manifest::{ClaimStatus, SetRecord};
 use crate::model::mover_job::{ClaimReport, FailureKind, MoverJob, MoverLine, MoverReport, Problem, ProblemKind, Progress, Task};
 use crate::model::set::Ordinal;
-use crate::model::set_state::ClaimState;
+use crate::model::set_state::{ClaimState, PodState, SetRun};
 use crate::monitor::Silent;
+use crate::platform::Ended;
 use crate::platform::fake::Fake;
 use crate::repository::key::KeyOrigin;
 use crate::repository::key::Password;
@@ -34,7 +36,15 @@ fn state(ordinals: std::ops::Range<u32>) -> SetState {
     let claims = ordinals.map(|ordinal| {
         let id = ClaimId { ordinal: Ordinal(ordinal), template: "data".into() };
         let name = id.name("web");
-        ClaimState { source: Some(format!("/fake/{name}")), id, name, empty: false, retained: false, half_restored: None }
+        ClaimState {
+            source: Some(format!("/fake/{name}")),
+            id,
+            name,
+            empty: false,
+            shape: ClaimShape::default(),
+            retained: false,
+            half_restored: None,
+        }
     });
     let set = SetRecord {
         cluster: "here".into(),
@@ -44,7 +54,7 @@ fn state(ordinals: std::ops::Range<u32>) -> SetState {
         templates: vec!["data".into()],
         ..SetRecord::default()
     };
-    SetState { set, claims: claims.collect(), foreign: Vec::new(), open_restore: None }
+    SetState { set, claims: claims.collect(), ..SetState::default() }
 }
 
 /// A claim of one file, which is put into the repository; what a mover would have done.
@@ -338,4 +348,80 @@ fn a_backup_can_run_on_any_thread() {
         async move { backup.run(&set, &options).await }
     }
     let _ = run;
+}
+
+/// Three ordinals whose pods each want to be held and let go.
+async fn with_hooks(repository: &Repository) -> Fake {
+    let pods = (0..3).map(|ordinal| PodState {
+        ordinal: Ordinal(ordinal),
+        name: format!("web-{ordinal}"),
+        running: true,
+        containers: vec!["db".into()],
+        annotations: [("pre", "hold"), ("post", "go")]
+            .map(|(phase, command)| (format!("{phase}.hook.backup.velero.io/command"), command.to_owned()))
+            .into(),
+    });
+    let plain = plain(repository).await;
+    let state = SetState { pods: Some(pods.collect()), offers: Consistency::Group, ..plain.state };
+    let end = |argv: &[String]| (argv != ["never"]).then_some(Ended::Code(0));
+    let running = Some(SetRun::default());
+    Fake { state, commands: Some(Box::new(end)), moment: Some("2026-11-24T08:00:00Z".into()), running, work: plain.work, ..Fake::default() }
+}
+
+fn in_pods(verb: &str, ordinals: std::ops::Range<u32>) -> Vec<String> {
+    ordinals.map(|ordinal| format!("{}in web-{ordinal}/db: {verb}", if verb == "go" { "told " } else { "" })).collect()
+}
+
+#[tokio::test]
+async fn applications_are_held_for_the_cut_alone_and_where_there_is_none_until_all_is_read() {
+    let house = house(with_hooks).await;
+    house.backup.run(&web(), &BackupOptions::default()).await.unwrap();
+    let cut = [in_pods("hold", 0..3), vec!["cut group".into()], in_pods("go", 0..3)].concat();
+    assert_eq!(house.fake.log()[..7], cut);
+    assert!(house.fake.log()[7].starts_with("mover"));
+    house.fake.log.lock().unwrap().clear();
+    house.backup.run(&web(), &BackupOptions { live: true, ..BackupOptions::default() }).await.unwrap();
+    let log = house.fake.log();
+    assert_eq!(log[log.len() - 3..], in_pods("go", 0..3));
+    assert_eq!(log[..4], [in_pods("hold", 0..3), vec!["cut fuzzy".into()]].concat());
+    // Nobody is held who does not write.
+    house.fake.log.lock().unwrap().clear();
+    house.backup.run(&web(), &BackupOptions { stopped: true, ..BackupOptions::default() }).await.unwrap();
+    assert!(house.fake.log().iter().all(|line| !line.contains("web-0/db")));
+}
+
+#[tokio::test]
+async fn an_interrupt_amid_the_hooks_lets_go_what_they_held() {
+    let house = house(with_hooks).await;
+    let hook = |ordinal: u32, command: &str| Hook {
+        ordinals: vec![ordinal],
+        container: None,
+        command: vec![command.into()],
+        seconds: 30,
+        on_error: OnError::Fail,
+    };
+    let hooks = Hooks { pre: vec![hook(0, "hold"), hook(1, "never")], post: vec![hook(0, "go"), hook(1, "go"), hook(2, "go")] };
+    let interrupt = async {
+        while house.fake.log().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        house.cancel.send_replace(true);
+    };
+    let (options, set) = (BackupOptions { hooks: Some(hooks), ..BackupOptions::default() }, web());
+    let (outcome, ()) = tokio::join!(house.backup.run(&set, &options), interrupt);
+    assert_eq!(outcome.unwrap_err().kind(), FailureKind::Interrupted);
+    assert_eq!(house.fake.log()[2..], in_pods("go", 0..2));
+}
+
+#[tokio::test]
+async fn a_cut_or_a_mover_that_fails_lets_the_applications_go_and_its_own_error_is_told() {
+    let house = house(async |repository: &Repository| {
+        let failed = |_: &MoverJob| vec![MoverLine::Failed { error: "gone".into(), hint: None, kind: FailureKind::Failed }];
+        Fake { work: Some(Box::new(failed)), ..with_hooks(repository).await }
+    })
+    .await;
+    let error = house.backup.run(&web(), &BackupOptions { live: true, ..BackupOptions::default() }).await.unwrap_err();
+    assert_eq!(error.to_string(), "gone (ordinal 0)");
+    let log = house.fake.log();
+    assert_eq!(log[log.len() - 3..], in_pods("go", 0..3));
 }

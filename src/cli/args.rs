@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+use crate::cli::agent::AgentArgs;
 use crate::cli::backup::BackupArgs;
 use crate::cli::check::CheckArgs;
 use crate::cli::completions::Completions;
 use crate::cli::demo::Demo;
 use crate::cli::diff::Diff;
+use crate::cli::doctor::DoctorArgs;
+use crate::cli::drill::DrillArgs;
 use crate::cli::dump::Dump;
 use crate::cli::forget::Forget;
 use crate::cli::init::Init;
@@ -17,6 +20,7 @@ use crate::cli::ls::Ls;
 use crate::cli::mover::Mover;
 use crate::cli::password::PasswordArgs;
 use crate::cli::prune::PruneArgs;
+use crate::cli::reach::Reach;
 use crate::cli::repair::RepairArgs;
 use crate::cli::restore::RestoreArgs;
 use crate::cli::show::Show;
@@ -82,6 +86,10 @@ pub struct Global {
     /// Log what is being done; twice in detail, three times everything (or KEEPSET_LOG=filter)
     #[arg(long, short, global = true, action = ArgAction::Count)]
     pub verbose: u8,
+
+    /// The verb's flags as they were given, for a Job that does the same.
+    #[arg(skip)]
+    pub said: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,16 +103,21 @@ pub enum Verb {
     Ls(Ls),
     Diff(Diff),
     Dump(Dump),
-    Restore(RestoreArgs),
+    Restore(Box<RestoreArgs>),
+    Drill(DrillArgs),
+    Doctor(DoctorArgs),
     Check(CheckArgs),
     Forget(Forget),
     Prune(PruneArgs),
+    Agent(AgentArgs),
     Repair(RepairArgs),
     Password(PasswordArgs),
     Unlock(Unlock),
     Completions(Completions),
     #[command(hide = true)]
     Mover(Mover),
+    #[command(hide = true)]
+    Reach(Reach),
 }
 
 #[cfg(test)]

@@ -8,20 +8,24 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::backup::{Backup, BackupOptions, Order, Sealed};
+use crate::cli::cluster::{self, ClusterArgs};
 use crate::cli::error::CliError;
-use crate::cli::exit::ExitCode;
+use crate::cli::exit::{ExitCode, judge};
+use crate::cli::output::chain_text;
 use crate::cli::output::{Output, Tone};
-use crate::cli::progress::Shown;
 use crate::cli::stop::Stop;
+use crate::cli::submit;
+use crate::cli::told::Told;
 use crate::cli::view;
 use crate::cli::wire::Wire;
 use crate::cli::words;
-use crate::config::{OrderOfSaving, SetSettings, Span};
+use crate::config::{HookSettings, OrderOfSaving, SetSettings, Span};
 use crate::model::id::Id;
 use crate::model::manifest::{ClaimStatus, Consistency};
 use crate::model::mover_job::Progress;
 use crate::model::set::SetName;
-use crate::platform::folders::{Folders, FoldersOptions};
+use crate::platform::folders::FoldersOptions;
+use crate::platform::{News, Outcome, Platform};
 use crate::repository::Repository;
 
 /// Back up sets: one recovery point of all ordinals and claims of each
@@ -64,6 +68,10 @@ pub struct BackupArgs {
     #[arg(long)]
     stopped: bool,
 
+    /// Read the volumes as they are, even where the cluster could snapshot them
+    #[arg(long, conflicts_with = "stopped")]
+    live: bool,
+
     /// Read every byte, whatever sizes and times say
     #[arg(long)]
     read_all: bool,
@@ -75,6 +83,10 @@ pub struct BackupArgs {
     /// Go on although a claim is empty that was not
     #[arg(long)]
     allow_empty: bool,
+
+    /// Go on although a volume is under another ordinal than in the last point
+    #[arg(long)]
+    allow_moved_volumes: bool,
 
     /// Ordinals to save at a time
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -91,6 +103,9 @@ pub struct BackupArgs {
     /// How long to wait for another that holds the repository alone
     #[arg(long, value_name = "SPAN")]
     wait_lock: Option<Span>,
+
+    #[command(flatten)]
+    in_cluster: ClusterArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -118,20 +133,40 @@ struct Answer {
 /// program's.
 pub async fn run(args: &BackupArgs, wire: &Wire, stop: Stop) -> anyhow::Result<ExitCode> {
     let sets = if args.all { every_set(wire)? } else { args.sets.clone() };
+    let outside: Vec<bool> =
+        sets.iter().map(|set| cluster::is_submitted(&args.in_cluster, wire, place(args, wire, set).as_ref())).collect();
+    if outside.iter().all(|outside| *outside) {
+        return submitted(args, wire, &sets, stop).await;
+    }
+    if outside.contains(&true) {
+        let hint = "back them up one kind after the other, or do all of it in this process: --here";
+        return Err(CliError::usage("some of these sets are folders here, and some are in the cluster", hint).into());
+    }
     // What is wrong with any set's arguments is said before the first one is begun.
-    let platforms = sets.iter().map(|set| platform(args, wire, set)).collect::<anyhow::Result<Vec<_>>>()?;
-    let repository = wire.repository().await?;
+    let mut platforms = Vec::new();
+    for set in &sets {
+        platforms.push(platform(args, wire, set).await?);
+    }
+    let repository = match wire.repository().await {
+        Ok(repository) => repository,
+        Err(error) => {
+            for (set, platform) in sets.iter().zip(&platforms) {
+                failed(args, set, platform.as_ref(), &error).await;
+            }
+            return Err(error);
+        }
+    };
     let mut worst = None;
     let mut answers = Vec::new();
     let mut plans = Vec::new();
     for (set, platform) in sets.iter().zip(platforms) {
-        let options = options(args, wire, set)?;
-        let shown = Arc::new(Shown::new(wire.output));
+        let options = options(args, wire, set, platform.as_ref())?;
+        let told = Arc::new(Told::new("backup", set, Arc::clone(&platform), wire));
         let backup = Backup {
             repository: Repository::clone(&repository),
-            platform: Arc::new(platform),
+            platform: Arc::clone(&platform),
             clock: wire.clock.clone(),
-            monitor: shown.clone(),
+            monitor: told.clone(),
             identity: wire.identity(),
             cancel: stop.clone(),
         };
@@ -148,12 +183,18 @@ pub async fn run(args: &BackupArgs, wire: &Wire, stop: Stop) -> anyhow::Result<E
                 code
             })
         };
-        shown.clear();
+        told.clear();
+        let code = code.map_err(anyhow::Error::new);
+        match &code {
+            Ok(_) if args.dry_run => {}
+            Ok(_) => succeeded(platform.as_ref(), answers.last()).await,
+            Err(error) => failed(args, set, platform.as_ref(), error).await,
+        }
         match code {
             Ok(code) => worst = worst.or(Some(code).filter(|code| *code != ExitCode::Done)),
-            Err(error) if sets.len() == 1 => return Err(error.into()),
+            Err(error) if sets.len() == 1 => return Err(error),
             Err(error) => {
-                let code = wire.output.failure(&anyhow::Error::new(error).context(format!("no point of set {set}")));
+                let code = wire.output.failure(&error.context(format!("no point of set {set}")));
                 worst = worst.or(Some(code));
                 if *stop.borrow() {
                     break;
@@ -173,44 +214,109 @@ pub async fn run(args: &BackupArgs, wire: &Wire, stop: Stop) -> anyhow::Result<E
 }
 
 fn every_set(wire: &Wire) -> anyhow::Result<Vec<SetName>> {
-    let sets =
-        wire.settings.sets.iter().map(|set| SetName::new(&set.matches.namespace, &set.matches.name)).collect::<Result<Vec<_>, _>>()?;
+    let sets: Vec<SetName> = wire.settings.sets.iter().filter_map(SetSettings::set).collect();
     if sets.is_empty() {
         return Err(CliError::usage("the settings name no set", "name sets on the command line, or under `sets` in the settings").into());
     }
     Ok(sets)
 }
 
-/// The folders of one set, by flag or by settings.
-fn platform(args: &BackupArgs, wire: &Wire, set: &SetName) -> anyhow::Result<Folders> {
-    let none = SetSettings::named(set);
-    let settings = wire.set_settings(set).unwrap_or(&none);
-    let root = args.from.clone().or_else(|| settings.from.clone()).ok_or_else(|| {
-        CliError::usage(format!("nothing says where set {set} is"), "give --from DIR, or `from` for the set in the settings")
-    })?;
-    let templates = if args.templates.is_empty() { settings.templates.clone() } else { args.templates.clone() };
-    Ok(Folders::new(FoldersOptions {
-        templates,
-        start: args.start_ordinal.or(settings.start_ordinal),
-        replicas: args.replicas.or(settings.replicas),
-        ..wire.folders(root)?
-    }))
+/// The sets' Jobs, one after the other.
+async fn submitted(args: &BackupArgs, wire: &Wire, sets: &[SetName], stop: Stop) -> anyhow::Result<ExitCode> {
+    let mut worst = None;
+    let mut documents = Vec::new();
+    for set in sets {
+        let mut document = String::new();
+        let collect = |line: &str| {
+            document.extend([line, "\n"]);
+            Ok(())
+        };
+        let code = if wire.output.is_json() {
+            submit::run(&args.in_cluster, wire, ("backup", set, set), stop.clone(), collect).await
+        } else {
+            submit::run(&args.in_cluster, wire, ("backup", set, set), stop.clone(), |line| wire.output.line(line)).await
+        };
+        documents.push(document);
+        match code {
+            Ok(code) => worst = worst.or(Some(code).filter(|code| *code != ExitCode::Done)),
+            Err(error) if sets.len() == 1 => return Err(error),
+            Err(error) => {
+                let code = wire.output.failure(&error.context(format!("no answer for set {set}")));
+                worst = worst.or(Some(code));
+                if *stop.borrow() {
+                    break;
+                }
+            }
+        }
+    }
+    if let Some(answer) = wire.output.is_json().then(|| merged(&documents)).filter(|answer| !answer.is_empty()) {
+        wire.output.json(&answer)?;
+    }
+    Ok(worst.unwrap_or(ExitCode::Done))
 }
 
-fn options(args: &BackupArgs, wire: &Wire, set: &SetName) -> Result<BackupOptions, CliError> {
+/// The answers about sets as one answer about all of them. One that failed gave none.
+fn merged(documents: &[String]) -> serde_json::Map<String, serde_json::Value> {
+    let mut merged = serde_json::Map::new();
+    for (name, value) in documents.iter().filter_map(|text| serde_json::from_str::<serde_json::Map<_, _>>(text).ok()).flatten() {
+        match (merged.get_mut(&name), value) {
+            (Some(serde_json::Value::Array(there)), serde_json::Value::Array(more)) => there.extend(more),
+            (_, value) => {
+                merged.insert(name, value);
+            }
+        }
+    }
+    merged
+}
+
+async fn succeeded(platform: &dyn Platform, answer: Option<&Answer>) {
+    let Some(answer) = answer else { return };
+    let state = if answer.complete { "complete" } else { "partial" };
+    let consistency = answer.consistency.map(|consistency| format!(", consistency {}", view::consistency(consistency))).unwrap_or_default();
+    let claims = words::count(answer.claims as u64, "claim", "claims");
+    let text = format!("point {}: {state}{consistency}, {claims}", answer.point.short());
+    platform.announce(&answer.set, &News { outcome: Outcome::BackupSucceeded, is_fine: answer.complete, text }).await;
+}
+
+async fn failed(args: &BackupArgs, set: &SetName, platform: &dyn Platform, error: &anyhow::Error) {
+    // Whoever holds the set tells of it.
+    if !args.dry_run && judge(error).code != ExitCode::Locked {
+        platform.announce(set, &News { outcome: Outcome::BackupFailed, is_fine: false, text: chain_text(error) }).await;
+    }
+}
+
+/// The folder of its claims, for a set that is not in the cluster.
+fn place(args: &BackupArgs, wire: &Wire, set: &SetName) -> Option<PathBuf> {
+    args.from.clone().or_else(|| wire.set_settings(set).and_then(|settings| settings.from.clone()))
+}
+
+/// Where one set is, by flag or by settings.
+async fn platform(args: &BackupArgs, wire: &Wire, set: &SetName) -> anyhow::Result<Arc<dyn Platform>> {
+    let none = SetSettings::named(set);
+    let settings = wire.set_settings(set).unwrap_or(&none);
+    let place = place(args, wire, set);
+    let templates = if args.templates.is_empty() { settings.templates.clone() } else { args.templates.clone() };
+    let (start, replicas) = (args.start_ordinal.or(settings.start_ordinal), args.replicas.or(settings.replicas));
+    cluster::platform(&args.in_cluster, wire, place, |folders| FoldersOptions { templates, start, replicas, ..folders }).await
+}
+
+fn options(args: &BackupArgs, wire: &Wire, set: &SetName, platform: &dyn Platform) -> Result<BackupOptions, CliError> {
     let settings = wire.set_settings(set);
     let order = match (args.order, settings.and_then(|set| set.order)) {
         (Some(OrderArg::Descending), _) | (None, Some(OrderOfSaving::Descending)) => Order::Descending,
         _ => Order::Ascending,
     };
     Ok(BackupOptions {
-        parallel: wire.parallel(args.parallel, set),
+        parallel: wire.parallel(args.parallel, set, platform),
         order,
+        live: args.live,
         stopped: args.stopped || settings.and_then(|set| set.stopped).unwrap_or(false),
         read_all: args.read_all,
         allow_fewer_claims: args.allow_fewer_claims,
         allow_empty: args.allow_empty,
+        allow_moved_volumes: args.allow_moved_volumes,
         safety: None,
+        hooks: settings.and_then(|set| set.hooks.as_ref()).map(HookSettings::hooks),
         memory: wire.memory(),
         location: wire.location()?.to_owned(),
         wait_lock: wire.wait_lock(args.wait_lock),

@@ -15,6 +15,9 @@ pub enum CliError {
     Refused { message: String, hint: String },
     #[error("interrupted")]
     Interrupted,
+    /// Interrupted as well, but what was begun goes on elsewhere.
+    #[error("{message}")]
+    LetGo { message: String, hint: String },
     #[error("cannot write to {what}")]
     Output {
         what: &'static str,
@@ -41,7 +44,7 @@ impl CliError {
             CliError::Usage { .. } => ExitCode::Usage,
             CliError::Failed { .. } | CliError::Output { .. } => ExitCode::Failed,
             CliError::Refused { .. } => ExitCode::Refused,
-            CliError::Interrupted => ExitCode::Interrupted,
+            CliError::Interrupted | CliError::LetGo { .. } => ExitCode::Interrupted,
         }
     }
 
@@ -49,7 +52,7 @@ impl CliError {
     pub fn hint(&self) -> Option<String> {
         match self {
             CliError::Usage { hint, .. } | CliError::Failed { hint, .. } => hint.clone(),
-            CliError::Refused { hint, .. } => Some(hint.clone()),
+            CliError::Refused { hint, .. } | CliError::LetGo { hint, .. } => Some(hint.clone()),
             CliError::Interrupted | CliError::Output { .. } => None,
         }
     }

@@ -3,8 +3,10 @@
 use crate::backup::BackupError;
 use crate::cli::error::CliError;
 use crate::config::ConfigError;
+use crate::drill::DrillError;
 use crate::model::mover_job::FailureKind;
 use crate::mover::error::MoverError;
+use crate::platform::PlatformError;
 use crate::repository::error::RepositoryError;
 use crate::repository::select::ChoiceError;
 use crate::restore::RestoreError;
@@ -28,6 +30,16 @@ pub enum ExitCode {
     /// A safety rule says no; the text names the flag that overrides it.
     Refused = 13,
     Interrupted = 130,
+}
+
+impl ExitCode {
+    /// The code that another process of ours ended with; `None` where it is none of ours.
+    pub fn of(number: i32) -> Option<Self> {
+        use ExitCode::{Done, Failed, Interrupted, Locked, NoRepository, Partial, Refused, Usage, WrongPassword};
+        [Done, Failed, Usage, Partial, NoRepository, Locked, WrongPassword, Refused, Interrupted]
+            .into_iter()
+            .find(|code| *code as i32 == number)
+    }
 }
 
 impl From<ExitCode> for std::process::ExitCode {
@@ -87,6 +99,12 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Known> {
     }
     if let Some(error) = cause.downcast_ref::<RestoreError>() {
         return Some((Some(of_failure(error.kind())), error.hint()));
+    }
+    if let Some(error) = cause.downcast_ref::<DrillError>() {
+        return Some((Some(of_failure(error.kind())), error.hint()));
+    }
+    if let Some(error) = cause.downcast_ref::<PlatformError>() {
+        return Some((None, error.hint()));
     }
     if let Some(error) = cause.downcast_ref::<MoverError>() {
         return Some((Some(of_failure(error.kind())), error.hint()));

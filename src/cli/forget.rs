@@ -202,11 +202,13 @@ async fn decide(args: &Forget, wire: &Wire, repository: &Repository) -> anyhow::
     let chosen = args.sets();
     for set in &chosen {
         if !points.points.iter().any(|stored| stored.point.set == **set && stored.point.cluster == cluster) {
-            return Err(CliError::failed(
-                format!("there is no point of set {set} in cluster {cluster}"),
-                "`keepset list` shows every point",
-            )
-            .into());
+            let message = format!("there is no point of set {set} in cluster {cluster}");
+            if chosen.len() > 1 {
+                // The others' rules hold all the same.
+                wire.output.warn(&message);
+                continue;
+            }
+            return Err(CliError::failed(message, "`keepset list` shows every point").into());
         }
     }
     let elsewhere = points.points.iter().filter(|stored| stored.point.cluster != cluster).count();

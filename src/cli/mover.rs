@@ -14,9 +14,10 @@ use crate::cli::error::CliError;
 use crate::cli::exit::{ExitCode, of_failure};
 use crate::cli::output::{Output, chain_text};
 use crate::cli::stop::Stop;
-use crate::cli::wire;
+use crate::cli::wire::{self, Wire};
 use crate::clock::Clock;
 use crate::model::mover_job::{FailureKind, MoverJob, MoverLine, MoverReport};
+use crate::model::pod_words::JOB;
 use crate::mover::counters::Counters;
 use crate::mover::error::MoverError;
 use crate::repository::Repository;
@@ -36,19 +37,48 @@ struct Orders {
     key: MasterKey,
 }
 
-/// Does what the orders say. Every failure is told on standard output as the parent expects it, and as the exit code.
-pub async fn run(output: Output, mut stop_asked: Stop) -> anyhow::Result<ExitCode> {
+/// Whether this mover is a pod.
+pub fn is_pod() -> bool {
+    std::env::var_os(JOB).is_some()
+}
+
+/// Does what the variable says. The repository is opened with the password that the pod has been given, and only a signal stops it.
+pub async fn run_in_pod(wire: &Wire, stop_asked: Stop) -> anyhow::Result<ExitCode> {
+    let stop = when_asked(stop_asked);
+    let worked = async {
+        let job = std::env::var(JOB).ok().and_then(|job| serde_json::from_str::<MoverJob>(&job).ok());
+        let job = job.ok_or_else(|| bad_orders(&format!("{JOB} is no job")))?;
+        let store = wire::open_store(&job.repository)?;
+        let repository = Repository::open(store, &wire.password()?).await?;
+        work(job, repository, wire.output, stop).await
+    };
+    tell(worked.await, wire.output)
+}
+
+fn when_asked(mut asked: Stop) -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
-    let asked = Arc::clone(&stop);
+    let raise = Arc::clone(&stop);
     tokio::spawn(async move {
-        if stop_asked.wait_for(|stop| *stop).await.is_ok() {
-            asked.store(true, Ordering::SeqCst);
+        if asked.wait_for(|stop| *stop).await.is_ok() {
+            raise.store(true, Ordering::SeqCst);
         }
     });
-    let worked = match orders(Arc::clone(&stop)).await {
-        Ok(orders) => work(orders, output, stop).await,
-        Err(error) => Err(error.into()),
+    stop
+}
+
+/// Does what the orders say. Every failure is told on standard output as the parent expects it, and as the exit code.
+pub async fn run(output: Output, stop_asked: Stop) -> anyhow::Result<ExitCode> {
+    let stop = when_asked(stop_asked);
+    let worked = async {
+        let Orders { job, key } = orders(Arc::clone(&stop)).await?;
+        let repository = Repository::with_key(wire::open_store(&job.repository)?, key).await?;
+        work(job, repository, output, stop).await
     };
+    tell(worked.await, output)
+}
+
+/// The last line, as the parent expects it, and the exit code.
+fn tell(worked: anyhow::Result<MoverReport>, output: Output) -> anyhow::Result<ExitCode> {
     let error = match worked {
         Ok(report) => {
             output.json_line(&MoverLine::Report(report))?;
@@ -93,10 +123,7 @@ fn bad_orders(reason: &str) -> CliError {
     CliError::failed(format!("a mover got no orders: {reason}"), "`keepset mover` is started by backup and restore, not by people")
 }
 
-async fn work(orders: Orders, output: Output, stop: Arc<AtomicBool>) -> anyhow::Result<MoverReport> {
-    let Orders { job, key } = orders;
-    let store = wire::open_store(&job.repository)?;
-    let repository = Repository::with_key(store, key).await?;
+async fn work(job: MoverJob, repository: Repository, output: Output, stop: Arc<AtomicBool>) -> anyhow::Result<MoverReport> {
     let counters = Arc::new(Counters::default());
     let work = crate::mover::run(job, repository, Clock::system(), Arc::clone(&counters), stop);
     let mut tell = interval(TELL);

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::cli::error::CliError;
 use crate::cli::exit::{ExitCode, Verdict, judge};
 use crate::cli::table::Table;
+use crate::model::pod_words::ANSWER_MARK;
 use crate::mover::error::MoverError;
 use crate::repository::error::RepositoryError;
 
@@ -18,6 +19,7 @@ pub struct Output {
     quiet: bool,
     colour: bool,
     error_colour: bool,
+    marked: bool,
 }
 
 /// Emphasis that the text can be understood without.
@@ -46,7 +48,14 @@ impl Output {
     /// `colours`: whether the environment allows them at all (`NO_COLOR`, `TERM=dumb`); a terminal is asked for as well.
     pub fn new(json: bool, quiet: bool, colours: bool) -> Self {
         let colour = colours && io::stdout().is_terminal();
-        Output { json, quiet, colour, error_colour: colours && io::stderr().is_terminal() }
+        Output { json, quiet, colour, error_colour: colours && io::stderr().is_terminal(), marked: false }
+    }
+
+    /// Where `marked`, each line of the answer begins with [`ANSWER_MARK`]. Nothing else does, so that who reads both streams as one can
+    /// tell them apart.
+    #[must_use]
+    pub fn marked(self, marked: bool) -> Self {
+        Output { marked, ..self }
     }
 
     /// One JSON document is wanted instead of text.
@@ -66,7 +75,7 @@ impl Output {
 
     /// One line of data.
     pub fn line(&self, text: &str) -> Result<(), CliError> {
-        self.bytes(format!("{}\n", clean(text, self.colour)).as_bytes())
+        self.answer(&clean(text, self.colour))
     }
 
     /// A table as lines of data.
@@ -80,16 +89,18 @@ impl Output {
 
     /// The verb's whole answer as one JSON document, indented.
     pub fn json<T: Serialize>(&self, value: &T) -> Result<(), CliError> {
-        let mut text = serde_json::to_vec_pretty(value).map_err(|e| CliError::Output { what: "standard output", source: e.into() })?;
-        text.push(b'\n');
-        self.bytes(&text)
+        self.answer(&serde_json::to_string_pretty(value).map_err(|e| CliError::Output { what: "standard output", source: e.into() })?)
     }
 
     /// One line of JSON, for answers of any length.
     pub fn json_line<T: Serialize>(&self, value: &T) -> Result<(), CliError> {
-        let mut text = serde_json::to_vec(value).map_err(|e| CliError::Output { what: "standard output", source: e.into() })?;
-        text.push(b'\n');
-        self.bytes(&text)
+        self.answer(&serde_json::to_string(value).map_err(|e| CliError::Output { what: "standard output", source: e.into() })?)
+    }
+
+    fn answer(&self, text: &str) -> Result<(), CliError> {
+        let mark = if self.marked { ANSWER_MARK } else { "" };
+        let lines: String = text.split('\n').flat_map(|line| [mark, line, "\n"]).collect();
+        self.bytes(lines.as_bytes())
     }
 
     /// Bytes as they are. A reader that has gone away (`| head`) is [`io::ErrorKind::BrokenPipe`], which ends the program quietly.
@@ -102,6 +113,11 @@ impl Output {
         if !self.is_silent() {
             complain(&clean(text, self.error_colour));
         }
+    }
+
+    /// A message of another process of ours, which was told how much to say.
+    pub fn passed_on(&self, text: &str) {
+        complain(&clean(text, false));
     }
 
     /// Something that the user should know even if nothing else is wanted.

@@ -164,6 +164,7 @@ pub fn problem_text(claim: &str, problem: &Problem) -> String {
         ProblemKind::Vanished => "vanished before it could be read",
         ProblemKind::Attribute => "an attribute could not be set",
         ProblemKind::Lost => "lost in the repository",
+        ProblemKind::Differs => "not as in the point",
     };
     let reason = if problem.reason.is_empty() { String::new() } else { format!(": {}", problem.reason) };
     format!("{claim}/{}: {what}{reason}", problem.path.trim_start_matches('/'))

@@ -8,19 +8,22 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::backup::BackupOptions;
+use crate::cli::cluster::{self, ClusterArgs};
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitCode;
-use crate::cli::output::{Output, Tone};
-use crate::cli::progress::Shown;
+use crate::cli::output::{Output, Tone, chain_text};
 use crate::cli::safety::wired;
 use crate::cli::stop::Stop;
+use crate::cli::submit;
+use crate::cli::told::Told;
 use crate::cli::wire::Wire;
 use crate::cli::words;
 use crate::config::{Span, StartPolicy};
 use crate::model::id::Id;
 use crate::model::mover_job::{Problem, Progress};
 use crate::model::set::{Ordinal, SetName};
-use crate::platform::folders::{Folders, FoldersOptions};
+use crate::platform::folders::FoldersOptions;
+use crate::platform::{News, Outcome, Platform};
 use crate::repository::select::Selector;
 use crate::restore::{RestoreOptions, Restored, StartMode, Undone};
 
@@ -51,9 +54,9 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "POINT", default_value = "latest")]
     point: Selector,
 
-    /// Points of this cluster; that of the settings where left out
+    /// Points of this cluster; the one that the set is in now where left out
     #[arg(long, value_name = "NAME")]
-    cluster: Option<String>,
+    from_cluster: Option<String>,
 
     /// Make the claims' folders in DIR; the set's `from` of the settings where left out
     #[arg(long, value_name = "DIR")]
@@ -74,6 +77,14 @@ pub struct RestoreArgs {
     /// Only this path below each claim's root; may be repeated
     #[arg(long = "path", value_name = "PATH")]
     paths: Vec<String>,
+
+    /// Make claims that had class FROM in class TO; may be repeated
+    #[arg(long = "map-class", value_name = "FROM=TO", value_parser = mapping)]
+    map_class: Vec<(String, String)>,
+
+    /// Make the set too, and its Service, as the point recorded them, where it is not there; --dry-run shows both
+    #[arg(long, conflicts_with = "into")]
+    create_set: bool,
 
     /// Make targets that hold data equal to the point; what they hold is sealed in a safety point first
     #[arg(long)]
@@ -103,6 +114,10 @@ pub struct RestoreArgs {
     #[arg(long)]
     allow_extra_claims: bool,
 
+    /// Go on although a volume is under another ordinal than in the set's last point
+    #[arg(long)]
+    allow_moved_volumes: bool,
+
     /// Begin although there seems to be too little room
     #[arg(long)]
     ignore_room: bool,
@@ -122,11 +137,35 @@ pub struct RestoreArgs {
     /// How long to wait for another that holds the repository alone
     #[arg(long, value_name = "SPAN")]
     wait_lock: Option<Span>,
+
+    #[command(flatten)]
+    in_cluster: ClusterArgs,
 }
 
 /// Flags that say what is restored: an open restore knows that already.
-const WHAT: [&str; 11] =
-    ["point", "cluster", "to", "ordinals", "claims", "paths", "replace", "skip_damaged", "allow_partial", "allow_extra_claims", "dry_run"];
+const WHAT: [&str; 14] = [
+    "point",
+    "from_cluster",
+    "to",
+    "ordinals",
+    "claims",
+    "paths",
+    "map_class",
+    "create_set",
+    "replace",
+    "skip_damaged",
+    "allow_partial",
+    "allow_extra_claims",
+    "allow_moved_volumes",
+    "dry_run",
+];
+
+fn mapping(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((from, to)) if !from.is_empty() && !to.is_empty() => Ok((from.to_owned(), to.to_owned())),
+        _ => Err("write it as FROM=TO".to_owned()),
+    }
+}
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum StartArg {
@@ -186,10 +225,41 @@ struct UndoneAnswer<'a> {
 
 /// Restores, or says what would be done.
 pub async fn run(args: &RestoreArgs, wire: &Wire, stop: Stop) -> anyhow::Result<ExitCode> {
-    let platform = platform(args, wire)?;
-    let options = options(args, wire)?;
+    let target = args.to.as_ref().unwrap_or(&args.set);
+    if cluster::is_submitted(&args.in_cluster, wire, place(args, wire).as_ref()) {
+        return submit::run(&args.in_cluster, wire, ("restore", &args.set, target), stop, |line| wire.output.line(line)).await;
+    }
+    let platform = platform(args, wire).await?;
+    let done = here(args, wire, Arc::clone(&platform), stop).await;
+    let news = match &done {
+        // What was only planned leaves the set as it was.
+        _ if args.dry_run => None,
+        Ok(came) if args.undo.is_some() => Some((Outcome::RestoreUndone, came.text.clone())),
+        Ok(came) => Some((Outcome::RestoreSucceeded, came.text.clone())),
+        Err(error) => Some((Outcome::RestoreFailed, chain_text(error))),
+    };
+    if let Some((outcome, text)) = news {
+        let is_fine = matches!(&done, Ok(came) if came.code == ExitCode::Done);
+        let news = News { outcome, is_fine, text };
+        platform.announce(target, &news).await;
+        platform.announce_claims(target, done.as_ref().map_or(&[], |came| came.claims.as_slice()), &news).await;
+    }
+    done.map(|came| came.code)
+}
+
+/// What came of it.
+struct Came {
+    code: ExitCode,
+    /// In one line.
+    text: String,
+    /// The claims that are others now.
+    claims: Vec<String>,
+}
+
+async fn here(args: &RestoreArgs, wire: &Wire, platform: Arc<dyn Platform>, stop: Stop) -> anyhow::Result<Came> {
+    let options = options(args, wire, platform.as_ref())?;
     let repository = wire.repository().await?;
-    let shown = Arc::new(Shown::new(wire.output));
+    let told = Arc::new(Told::new("restore", args.to.as_ref().unwrap_or(&args.set), Arc::clone(&platform), wire));
     let safety = BackupOptions {
         parallel: options.parallel,
         memory: options.memory,
@@ -197,7 +267,7 @@ pub async fn run(args: &RestoreArgs, wire: &Wire, stop: Stop) -> anyhow::Result<
         wait_lock: options.wait_lock,
         ..BackupOptions::default()
     };
-    let restore = wired(wire, repository, Arc::new(platform), shown.clone(), stop, safety);
+    let restore = wired(wire, repository, platform, told.clone(), stop, safety);
     let output = &wire.output;
     if args.dry_run {
         let plan = restore.plan(&args.set, &options).await?;
@@ -206,39 +276,51 @@ pub async fn run(args: &RestoreArgs, wire: &Wire, stop: Stop) -> anyhow::Result<
         } else {
             plan.lines().iter().try_for_each(|line| output.line(line))?;
         }
-        return Ok(ExitCode::Done);
+        return Ok(Came { code: ExitCode::Done, text: String::new(), claims: Vec::new() });
     }
     let began = Instant::now();
     if let Some(run) = &args.undo {
         let undone = restore.undo(&args.set, run.as_deref(), &options).await;
-        shown.clear();
-        return tell_undone(&args.set, &undone?, *output);
+        told.clear();
+        let undone = undone?;
+        let claims = words::count(undone.claims.len() as u64, "claim holds", "claims hold");
+        let text = format!("restore {} is undone: {claims} again what was there before", undone.run);
+        return Ok(Came { code: tell_undone(&args.set, &undone, *output)?, text, claims: undone.claims });
     }
     let restored = match &args.resume {
         Some(run) => restore.resume(&args.set, run.as_deref(), &options).await,
         None => restore.run(&args.set, &options).await,
     };
-    shown.clear();
+    told.clear();
     let answer = answer(args, restored?, began.elapsed());
     if output.is_json() {
         output.json(&answer)?;
     } else {
         text(&answer, *output)?;
     }
-    Ok(if answer.whole { ExitCode::Done } else { ExitCode::Partial })
+    let count = words::count(answer.claims.len() as u64, "claim", "claims");
+    let lacks = if answer.whole { "" } else { "; not all of it could be given back" };
+    let text = format!("{count} from point {}{lacks}", answer.point.short());
+    let claims = answer.claims.into_iter().map(|claim| claim.name).collect();
+    Ok(Came { code: if answer.whole { ExitCode::Done } else { ExitCode::Partial }, text, claims })
 }
 
-fn platform(args: &RestoreArgs, wire: &Wire) -> anyhow::Result<Folders> {
+/// The folder of the claims, for a set that is not in the cluster.
+fn place(args: &RestoreArgs, wire: &Wire) -> Option<PathBuf> {
+    let settings = wire.set_settings(args.to.as_ref().unwrap_or(&args.set));
+    args.into.clone().or_else(|| settings.and_then(|set| set.from.clone()))
+}
+
+async fn platform(args: &RestoreArgs, wire: &Wire) -> anyhow::Result<Arc<dyn Platform>> {
     // The place and the start belong to the set that will be there.
     let settings = wire.set_settings(args.to.as_ref().unwrap_or(&args.set));
-    let place = args.into.clone().or_else(|| settings.and_then(|set| set.from.clone()));
-    let place = place.ok_or_else(|| CliError::usage("nothing says where to restore to", "give --into DIR, a new or empty folder"))?;
+    let place = place(args, wire);
     let start_command = settings.and_then(|set| set.start.as_ref()).map(Wire::start_command);
     let templates = settings.map(|set| set.templates.clone()).unwrap_or_default();
-    Ok(Folders::new(FoldersOptions { start_command, templates, ..wire.folders(place)? }))
+    cluster::platform(&args.in_cluster, wire, place, |folders| FoldersOptions { start_command, templates, ..folders }).await
 }
 
-fn options(args: &RestoreArgs, wire: &Wire) -> Result<RestoreOptions, CliError> {
+fn options(args: &RestoreArgs, wire: &Wire, platform: &dyn Platform) -> Result<RestoreOptions, CliError> {
     let set = args.to.as_ref().unwrap_or(&args.set);
     let start = match args.start {
         None | Some(StartArg::AsSet) => StartMode::AsSet,
@@ -249,23 +331,29 @@ fn options(args: &RestoreArgs, wire: &Wire) -> Result<RestoreOptions, CliError> 
     if args.resume.is_some() && !matches!(args.start, None | Some(StartArg::None)) {
         return Err(CliError::usage("an open restore starts its ordinals as it set out to", "leave --start out, or say --start none"));
     }
+    if (args.create_set || !args.map_class.is_empty()) && place(args, wire).is_some() {
+        return Err(CliError::usage("folders have no classes and no StatefulSet", "leave --map-class and --create-set out"));
+    }
     let policy = wire.set_settings(set).and_then(|set| set.start.as_ref()).map(|start| start.policy);
     Ok(RestoreOptions {
         point: args.point.clone(),
-        cluster: args.cluster.clone().or_else(|| wire.settings.cluster.clone()),
+        cluster: args.from_cluster.clone().or_else(|| wire.settings.cluster.clone()),
         allow_partial: args.allow_partial,
         ordinals: args.ordinals.iter().copied().map(Ordinal).collect(),
         claims: args.claims.clone(),
         paths: args.paths.clone(),
         to: args.to.clone(),
         allow_extra_claims: args.allow_extra_claims,
+        allow_moved_volumes: args.allow_moved_volumes,
+        map_class: args.map_class.iter().cloned().collect(),
+        create_set: args.create_set,
         replace: args.replace,
         safety: !args.no_safety,
         skip_damaged: args.skip_damaged,
         ignore_room: args.ignore_room,
         start,
         starts_at_once: policy.map(|policy| policy == StartPolicy::Parallel),
-        parallel: wire.parallel(args.parallel, set),
+        parallel: wire.parallel(args.parallel, set, platform),
         memory: wire.memory(),
         location: wire.location()?.to_owned(),
         wait_lock: wire.wait_lock(args.wait_lock),

@@ -44,7 +44,8 @@ pub async fn unless_stopped<T>(mut stop: Stop, work: impl Future<Output = anyhow
     }
 }
 
-async fn stopped(stop: &mut Stop) {
+/// Returns once somebody wants to stop.
+pub async fn stopped(stop: &mut Stop) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         // Nobody can ask any more.
         std::future::pending::<()>().await;

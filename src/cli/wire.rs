@@ -15,6 +15,7 @@ use crate::cli::secret::{Source, Sources};
 use crate::clock::Clock;
 use crate::config::{self, SetSettings, Settings, Size, Span, Start};
 use crate::model::set::{SetName, is_dns_name};
+use crate::platform::Platform;
 use crate::platform::folders::{FoldersOptions, StartCommand};
 use crate::repository::Repository;
 use crate::repository::index::Index;
@@ -24,7 +25,7 @@ use crate::repository::reader::Reader;
 use crate::store::Store;
 
 /// Read where no settings file is named.
-const DEFAULT_CONFIG: &str = "/etc/keepset/keepset.yaml";
+pub const DEFAULT_CONFIG: &str = "/etc/keepset/keepset.yaml";
 /// What a worker may take where nobody says otherwise.
 const DEFAULT_MEMORY: u64 = 64 << 20;
 const LEAST_MEMORY: u64 = 32 << 20;
@@ -43,11 +44,7 @@ pub struct Wire {
 impl Wire {
     /// Loads the settings and lays flags and environment over them.
     pub fn new(global: Global, output: Output) -> anyhow::Result<Self> {
-        let mut settings = match &global.config {
-            Some(path) => config::load(path)?,
-            None if Path::new(DEFAULT_CONFIG).exists() => config::load(Path::new(DEFAULT_CONFIG))?,
-            None => Settings::default(),
-        };
+        let mut settings = config_file(&global).map(config::load).transpose()?.unwrap_or_default();
         if let Some(url) = global.repo.as_ref().filter(|url| !url.is_empty()) {
             settings.repository.url = Some(url.clone());
         }
@@ -59,6 +56,40 @@ impl Wire {
         }
         config::validate(&settings)?;
         Ok(Wire { output, settings, clock: Clock::system(), global })
+    }
+
+    /// The settings file word for word; `None` where there is none.
+    pub fn settings_text(&self) -> anyhow::Result<Option<String>> {
+        let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("cannot read the settings {}", path.display()));
+        config_file(&self.global).map(read).transpose()
+    }
+
+    /// The same command line with the settings as they are now.
+    pub fn again(&self) -> anyhow::Result<Self> {
+        Wire::new(self.global.clone(), self.output)
+    }
+
+    /// The flags that another call of this program needs to be wired as this one, settings aside.
+    pub fn passed_on(&self) -> Vec<String> {
+        self.global.password_file.iter().flat_map(|file| ["--password-file".to_owned(), file.to_string_lossy().into_owned()]).collect()
+    }
+
+    /// The verb's flags as they were given.
+    pub fn said(&self) -> &[String] {
+        &self.global.said
+    }
+
+    /// Whether this process is a pod's.
+    pub fn is_in_cluster() -> bool {
+        std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+    }
+
+    /// The names of those variables of this process that a mover would need too.
+    pub fn variables_for_movers() -> Vec<String> {
+        let mut names: Vec<String> = store_variables().into_keys().collect();
+        names.extend(std::env::var_os("KEEPSET_PASSWORD").map(|_| "KEEPSET_PASSWORD".to_owned()));
+        names.sort();
+        names
     }
 
     /// The repository's location as the user wrote it.
@@ -115,14 +146,13 @@ impl Wire {
 
     /// What the settings say of one set.
     pub fn set_settings(&self, set: &SetName) -> Option<&SetSettings> {
-        self.settings.sets.iter().find(|settings| settings.matches.namespace == set.namespace && settings.matches.name == set.name)
+        self.settings.sets.iter().find(|settings| settings.set().as_ref() == Some(set))
     }
 
-    /// Ordinals at a time: the flag, else the set's, else the defaults', else one: a mover uses all cores already, and two at once would
-    /// both store what their replicas share.
-    pub fn parallel(&self, flag: Option<u32>, set: &SetName) -> usize {
+    /// Ordinals at a time: the flag, else the set's, else the defaults', else what does well where the set is.
+    pub fn parallel(&self, flag: Option<u32>, set: &SetName, platform: &dyn Platform) -> usize {
         let of_set = self.set_settings(set).and_then(|settings| settings.parallel);
-        flag.or(of_set).or(self.settings.defaults.parallel).map_or(1, |parallel| parallel as usize)
+        flag.or(of_set).or(self.settings.defaults.parallel).map_or_else(|| platform.parallel(), |parallel| parallel as usize)
     }
 
     /// A folder platform that knows nothing of its set yet but the place; its movers are this very program.
@@ -188,6 +218,11 @@ impl Wire {
         let limit = cgroup_limit().unwrap_or(u64::MAX);
         (limit / 2).clamp(LEAST_MEMORY, DEFAULT_MEMORY)
     }
+}
+
+fn config_file(global: &Global) -> Option<&Path> {
+    let usual = Path::new(DEFAULT_CONFIG);
+    global.config.as_deref().or_else(|| usual.exists().then_some(usual))
 }
 
 /// The store at a location, with what the environment says of it. Nothing is asked of it yet.

@@ -52,15 +52,25 @@ mod tests {
                 serde_json::Value::Null => found.push(place.to_owned()),
                 serde_json::Value::Object(map) => map.iter().for_each(|(key, value)| unset(&format!("{place}.{key}"), value, found)),
                 serde_json::Value::Array(list) if list.is_empty() => found.push(place.to_owned()),
-                // The first set shows everything, the others what is usual.
-                serde_json::Value::Array(list) => unset(&format!("{place}[0]"), &list[0], found),
+                // What the first set leaves out, another shows.
+                serde_json::Value::Array(list) => unset(&format!("{place}[0]"), &list.iter().fold(serde_json::Value::Null, filled), found),
                 _ => {}
+            }
+        }
+        fn filled(first: serde_json::Value, other: &serde_json::Value) -> serde_json::Value {
+            match (first, other) {
+                (serde_json::Value::Null, other) => other.clone(),
+                (serde_json::Value::Object(first), serde_json::Value::Object(other)) => {
+                    let filled = |(key, value): (String, serde_json::Value)| (key.clone(), filled(value, &other[&key]));
+                    first.into_iter().map(filled).collect::<serde_json::Map<_, _>>().into()
+                }
+                (first, _) => first,
             }
         }
         let mut missing = Vec::new();
         unset("", &serde_json::to_value(repository_file("keepset.yaml")).unwrap(), &mut missing);
         // The one key that excludes another stands in a comment, and is right there too.
-        assert_eq!(missing, [".repository.passwordCommand"]);
+        assert_eq!(missing, [".agent.prune.readData", ".repository.passwordCommand"]);
         let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/keepset.yaml")).unwrap();
         let other = text.replace("  passwordFile:", "  # passwordFile:").replace("# passwordCommand:", "passwordCommand:");
         assert!(parse("k.yaml", &other).unwrap().repository.password_command.is_some());
@@ -83,7 +93,7 @@ mod tests {
         assert_eq!(error.hint().unwrap(), "did you mean `keepLast`?");
 
         let error = parse("k.yaml", "zebra: 1\n").unwrap_err();
-        assert_eq!(error.hint().unwrap(), "known here: cluster, repository, defaults, sets");
+        assert_eq!(error.hint().unwrap(), "known here: cluster, repository, defaults, kubernetes, agent, sets");
     }
 
     #[test]
@@ -92,7 +102,8 @@ mod tests {
             ("defaults:\n  parallel: many\n", "k.yaml:2: "),
             ("defaults:\n  memory: 64 parsecs\n", "k.yaml:2: "),
             ("cluster: a\ncluster: b\n", "k.yaml:2: `cluster` is given twice"),
-            ("sets:\n  - match: {namespace: a}\n", "k.yaml:2: the key `name` is missing"),
+            ("sets:\n  - match: {name: a}\n", "k.yaml:2: the key `namespace` is missing"),
+            ("defaults:\n  schedule: 99 * * * *\n", "k.yaml:2: `99 * * * *` is not a cron expression"),
             ("sets:\n  - match: {namespace: a, name: b}\n    order: sideways\n", "k.yaml:3: "),
             ("cluster: [\n", "k.yaml"),
         ] {

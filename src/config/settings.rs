@@ -1,14 +1,20 @@
 //! Every key of the settings file, with what holds where it is left out.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::drill::DrillSettings;
 use crate::config::units::CalendarSpan;
+use crate::config::units::Percent;
 use crate::config::units::Size;
 use crate::config::units::Span;
+use crate::model::hook::{Hook, Hooks, OnError};
 use crate::model::set::SetName;
 use crate::retention::Policy;
+use crate::schedule::Expression;
 
 /// The whole file. Every part may be left out: flags and environment can say the same.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -21,7 +27,68 @@ pub struct Settings {
     #[serde(default)]
     pub defaults: Defaults,
     #[serde(default)]
+    pub kubernetes: Option<Kubernetes>,
+    #[serde(default)]
+    pub agent: Agent,
+    #[serde(default)]
     pub sets: Vec<SetSettings>,
+}
+
+/// What `keepset agent` does besides backing sets up, and how.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Agent {
+    /// Namespaces whose StatefulSets may ask to be backed up by annotation; `*` for all. The agent's own where left out.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
+    /// Where health and metrics are served; `0.0.0.0:8080` where left out.
+    pub listen: Option<SocketAddr>,
+    /// Sets that are worked on at a time; 2 where left out.
+    pub parallel: Option<u32>,
+    /// Retention is applied after backups; true where left out.
+    pub forget: Option<bool>,
+    pub prune: Option<Upkeep>,
+    pub check: Option<Upkeep>,
+}
+
+/// When something is done to the whole repository.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Upkeep {
+    /// When; Sunday nights where left out.
+    pub schedule: Option<Expression>,
+    /// Of a check: how much of the data is read and proven too; 5% where left out.
+    pub read_data: Option<Percent>,
+    /// Never.
+    pub suspend: Option<bool>,
+}
+
+/// How sets in a cluster are worked on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Kubernetes {
+    /// The image that movers run: one of this very version.
+    pub image: Option<String>,
+    /// `Always`, `IfNotPresent` or `Never`.
+    pub image_pull_policy: Option<String>,
+    #[serde(default)]
+    pub image_pull_secrets: Vec<String>,
+    /// A Secret of each set's namespace whose keys become a mover's environment: the repository's password and the store's keys. `keepset`
+    /// where left out.
+    pub secret: Option<String>,
+    /// The account of movers, where the store knows them by it.
+    pub mover_service_account: Option<String>,
+    /// Memory that a mover's container may take; no limit where left out.
+    pub mover_memory: Option<Size>,
+    /// Movers run as root.
+    pub mover_root: Option<bool>,
+    /// StorageClasses of claims, and the class in which the clones of their CSI snapshots are made; their own where left out.
+    #[serde(default)]
+    pub clone_classes: BTreeMap<String, String>,
+    /// How long claims may take to be snapshotted, and movers to begin; 10 minutes where left out.
+    pub patience: Option<Span>,
+    /// How long an ordinal may take to be ready, and all of them to end; 10 minutes where left out.
+    pub deadline: Option<Span>,
 }
 
 /// Where points are kept and how the repository is opened.
@@ -40,8 +107,14 @@ pub struct Repository {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Defaults {
-    /// Zone in which hours, days and weeks of retention begin; UTC where left out.
+    /// Zone of schedules, and in which hours, days and weeks of retention begin; UTC where left out.
     pub time_zone: Option<String>,
+    /// When sets that say nothing themselves are backed up.
+    pub schedule: Option<Expression>,
+    /// Each set begins later than its time by its own part of this; 0 where left out.
+    pub jitter: Option<Span>,
+    /// How long after its time a backup may still begin; 6 hours where left out.
+    pub catch_up: Option<Span>,
     /// Ordinals that are saved or filled at a time; 1 where left out.
     pub parallel: Option<u32>,
     /// What buffers, packs and index of each worker may take together; 64 MiB where left out.
@@ -104,15 +177,26 @@ pub struct SetSettings {
     pub order: Option<OrderOfSaving>,
     pub parallel: Option<u32>,
     pub retention: Option<Retention>,
+    /// When the agent backs it up.
+    pub schedule: Option<Expression>,
+    pub time_zone: Option<String>,
+    pub jitter: Option<Span>,
+    pub catch_up: Option<Span>,
+    /// The agent leaves it alone.
+    pub suspend: Option<bool>,
+    /// Commands in the set's pods around the cut, in Kubernetes. Where they are given, annotations of pods do not count.
+    pub hooks: Option<HookSettings>,
     /// How the application is started again after a restore, outside Kubernetes.
     pub start: Option<Start>,
+    /// Restores on trial.
+    pub drill: Option<DrillSettings>,
 }
 
 impl SetSettings {
     /// A set of which nothing is said but its name.
     pub fn named(set: &SetName) -> Self {
         SetSettings {
-            matches: Match { namespace: set.namespace.clone(), name: set.name.clone() },
+            matches: Match { namespace: set.namespace.clone(), name: Some(set.name.clone()), label_selector: None },
             from: None,
             templates: Vec::new(),
             start_ordinal: None,
@@ -121,17 +205,31 @@ impl SetSettings {
             order: None,
             parallel: None,
             retention: None,
+            schedule: None,
+            time_zone: None,
+            jitter: None,
+            catch_up: None,
+            suspend: None,
+            hooks: None,
             start: None,
+            drill: None,
         }
+    }
+
+    /// The set; `None` where it stands for all that a selector finds.
+    pub fn set(&self) -> Option<SetName> {
+        SetName::new(&self.matches.namespace, self.matches.name.as_ref()?).ok()
     }
 }
 
-/// The set that is meant.
+/// The set that is meant, or the sets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Match {
     pub namespace: String,
-    pub name: String,
+    pub name: Option<String>,
+    /// All StatefulSets of the namespace whose labels match, written as kubectl takes it: `app=web,tier in (db, queue)`.
+    pub label_selector: Option<String>,
 }
 
 /// In which order ordinals are saved. In a set whose primary is ordinal 0, `descending` saves the replicas first.
@@ -141,6 +239,53 @@ pub enum OrderOfSaving {
     #[default]
     Ascending,
     Descending,
+}
+
+/// Commands around the cut of a backup.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HookSettings {
+    /// Before the cut, in order.
+    #[serde(default)]
+    pub pre: Vec<HookCommand>,
+    /// As soon as it is made, or all is read where nothing can be cut; also after a failure, wherever a command of `pre` was begun.
+    #[serde(default)]
+    pub post: Vec<HookCommand>,
+}
+
+/// One command in a pod. No shell is involved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HookCommand {
+    /// The ordinals in whose pods it is run; all where left out.
+    #[serde(default)]
+    pub ordinals: Vec<u32>,
+    /// The pod's first where left out.
+    pub container: Option<String>,
+    pub command: Vec<String>,
+    #[serde(default = "half_a_minute")]
+    pub timeout: Span,
+    /// What its failure means.
+    #[serde(default)]
+    pub on_error: OnError,
+}
+
+fn half_a_minute() -> Span {
+    Span(std::time::Duration::from_secs(30))
+}
+
+impl HookSettings {
+    /// The same in the words of a plan.
+    pub fn hooks(&self) -> Hooks {
+        let hook = |hook: &HookCommand| Hook {
+            ordinals: hook.ordinals.clone(),
+            container: hook.container.clone(),
+            command: hook.command.clone(),
+            seconds: hook.timeout.0.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
+            on_error: hook.on_error,
+        };
+        Hooks { pre: self.pre.iter().map(hook).collect(), post: self.post.iter().map(hook).collect() }
+    }
 }
 
 /// Commands that start one ordinal. `{ordinal}`, `{set}`, `{namespace}` and `{dir}` (the folder that holds the claims) are replaced

@@ -1,16 +1,26 @@
 //! Rules that no single value can break alone.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use crate::config::drill;
 use crate::config::error::ConfigError;
+use crate::config::settings::Agent;
+use crate::config::settings::HookSettings;
 use crate::config::settings::Retention;
 use crate::config::settings::SetSettings;
 use crate::config::settings::Settings;
+use crate::config::units::Span;
 use crate::model::set::SetName;
 use crate::model::set::is_dns_name;
 
 /// The most ordinals worked on at a time; more would only wait for each other.
 const MOST_PARALLEL: u32 = 64;
+/// An application is held no longer than this by one command.
+const MOST_SECONDS: u64 = 3600;
+/// Shorter, and a look that comes a moment late runs nothing; longer, and one point would stand for many that are gone.
+const LEAST_CATCH_UP: Duration = Duration::from_secs(60);
+const MOST_CATCH_UP: Duration = Duration::from_secs(30 * 86_400);
 /// Below this a pack and an index do not fit together.
 const LEAST_MEMORY: u64 = 32 << 20;
 
@@ -31,12 +41,8 @@ pub fn validate(settings: &Settings) -> Result<(), ConfigError> {
     }
     program("repository.passwordCommand", repository.password_command.as_deref())?;
     let defaults = &settings.defaults;
-    if let Some(zone) = &defaults.time_zone
-        && zone.parse::<chrono_tz::Tz>().is_err()
-    {
-        let hint = "use a name of the time zone database, such as Europe/Berlin or UTC".to_owned();
-        return invalid("defaults.timeZone", format!("`{zone}` is not a time zone"), Some(hint));
-    }
+    time_zone("defaults.timeZone", defaults.time_zone.as_deref())?;
+    catch_up("defaults.catchUp", defaults.catch_up)?;
     if let Some(memory) = defaults.memory
         && memory.0 < LEAST_MEMORY
     {
@@ -44,19 +50,73 @@ pub fn validate(settings: &Settings) -> Result<(), ConfigError> {
     }
     parallel("defaults.parallel", defaults.parallel)?;
     retention("defaults.retention", defaults.retention.as_ref())?;
+    agent(&settings.agent)?;
     let mut seen = BTreeSet::new();
     for (at, set) in settings.sets.iter().enumerate() {
-        let name = one_set(&format!("sets[{at}]"), set)?;
-        if !seen.insert(name.clone()) {
+        one_set(&format!("sets[{at}]"), set)?;
+        if let Some(name) = set.set()
+            && !seen.insert(name.clone())
+        {
             return invalid(&format!("sets[{at}].match"), format!("set {name} is matched twice"), Some("merge the two entries".to_owned()));
         }
     }
     Ok(())
 }
 
-fn one_set(key: &str, set: &SetSettings) -> Result<SetName, ConfigError> {
-    let name =
-        SetName::new(&set.matches.namespace, &set.matches.name).or_else(|e| invalid(&format!("{key}.match"), e.to_string(), None))?;
+fn agent(agent: &Agent) -> Result<(), ConfigError> {
+    parallel("agent.parallel", agent.parallel)?;
+    if let Some(namespace) = agent.namespaces.iter().find(|namespace| *namespace != "*" && !is_dns_name(namespace)) {
+        return invalid("agent.namespaces", format!("`{namespace}` is not a name that Kubernetes would take"), None);
+    }
+    if let Some(prune) = &agent.prune
+        && prune.read_data.is_some()
+    {
+        return invalid("agent.prune.readData", "is for checks".to_owned(), Some("write it under agent.check".to_owned()));
+    }
+    Ok(())
+}
+
+fn which(key: &str, set: &SetSettings) -> Result<(), ConfigError> {
+    let matches = &set.matches;
+    match (&matches.name, &matches.label_selector) {
+        (Some(name), None) => SetName::new(&matches.namespace, name).map(|_| ()).or_else(|e| invalid(key, e.to_string(), None)),
+        (None, Some(_)) if !is_dns_name(&matches.namespace) => {
+            invalid(key, format!("`{}` is not a name that Kubernetes would take", matches.namespace), None)
+        }
+        (None, Some(selector)) if selector.trim().is_empty() => invalid(key, "the labelSelector is empty".to_owned(), None),
+        (None, Some(_)) if set.from.is_some() => {
+            invalid(key, "labels are for sets in a cluster, and a set of folders has none".to_owned(), Some("name it".to_owned()))
+        }
+        (None, Some(_)) => Ok(()),
+        (None, None) => invalid(key, "says neither name nor labelSelector".to_owned(), Some("give one of the two".to_owned())),
+        (Some(_), Some(_)) => invalid(key, "says both name and labelSelector".to_owned(), Some("keep one of the two".to_owned())),
+    }
+}
+
+fn time_zone(key: &str, zone: Option<&str>) -> Result<(), ConfigError> {
+    match zone {
+        Some(zone) if zone.parse::<chrono_tz::Tz>().is_err() => {
+            let hint = "use a name of the time zone database, such as Europe/Berlin or UTC".to_owned();
+            invalid(key, format!("`{zone}` is not a time zone"), Some(hint))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn catch_up(key: &str, span: Option<Span>) -> Result<(), ConfigError> {
+    match span {
+        Some(span) if !(LEAST_CATCH_UP..=MOST_CATCH_UP).contains(&span.0) => {
+            invalid(key, format!("{span} is not between 1m and 30d"), None)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same for one set, whose key is `key`.
+pub(super) fn one_set(key: &str, set: &SetSettings) -> Result<(), ConfigError> {
+    which(&format!("{key}.match"), set)?;
+    time_zone(&format!("{key}.timeZone"), set.time_zone.as_deref())?;
+    catch_up(&format!("{key}.catchUp"), set.catch_up)?;
     parallel(&format!("{key}.parallel"), set.parallel)?;
     retention(&format!("{key}.retention"), set.retention.as_ref())?;
     if let Some(template) = set.templates.iter().find(|template| !is_dns_name(template)) {
@@ -72,7 +132,35 @@ fn one_set(key: &str, set: &SetSettings) -> Result<SetName, ConfigError> {
             return invalid(&format!("{key}.start.deadline"), "0s leaves no time to start".to_owned(), None);
         }
     }
-    Ok(name)
+    if let Some(set_drill) = &set.drill {
+        drill::validate(&format!("{key}.drill"), set_drill)?;
+    }
+    if let Some(set_hooks) = &set.hooks {
+        if set.from.is_some() {
+            let hint = "remove one of the two".to_owned();
+            return invalid(&format!("{key}.hooks"), "are run in pods, and a set of folders has none".to_owned(), Some(hint));
+        }
+        hooks(&format!("{key}.hooks"), set_hooks)?;
+    }
+    Ok(())
+}
+
+fn hooks(key: &str, hooks: &HookSettings) -> Result<(), ConfigError> {
+    for (list, commands) in [("pre", &hooks.pre), ("post", &hooks.post)] {
+        for (at, hook) in commands.iter().enumerate() {
+            let key = format!("{key}.{list}[{at}]");
+            program(&format!("{key}.command"), Some(&hook.command))?;
+            if !(1..=MOST_SECONDS).contains(&hook.timeout.0.as_secs()) {
+                return invalid(&format!("{key}.timeout"), format!("{} is not between 1s and 1h", hook.timeout), None);
+            }
+            if let Some(container) = &hook.container
+                && !is_dns_name(container)
+            {
+                return invalid(&format!("{key}.container"), format!("`{container}` is not a name that Kubernetes would take"), None);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn program(key: &str, command: Option<&[String]>) -> Result<(), ConfigError> {
@@ -120,7 +208,22 @@ mod tests {
             (set("replicas: 0"), "sets[0].replicas: 0"),
             (set("start: {command: []}"), "sets[0].start.command: is empty"),
             (set("start: {command: [a], deadline: 0s}"), "sets[0].start.deadline: 0s"),
+            (set("hooks: {pre: [{command: []}]}"), "sets[0].hooks.pre[0].command: is empty"),
+            (set("hooks: {post: [{command: [a], timeout: 0s}]}"), "sets[0].hooks.post[0].timeout: 0s is not between"),
+            (set("hooks: {pre: [{command: [a], container: A}]}"), "sets[0].hooks.pre[0].container: `A`"),
+            (set("hooks: {pre: [{command: [a]}]}\n    from: /srv"), "sets[0].hooks: are run in pods"),
             ("sets: [{match: {namespace: a, name: B}}]\n".to_owned(), "sets[0].match: `a/B`"),
+            ("sets: [{match: {namespace: a}}]\n".to_owned(), "sets[0].match: says neither name nor labelSelector"),
+            ("sets: [{match: {namespace: a, name: b, labelSelector: c=d}}]\n".to_owned(), "sets[0].match: says both"),
+            (
+                "sets: [{match: {namespace: a, labelSelector: c}, from: /srv}]\n".to_owned(),
+                "sets[0].match: labels are for sets in a cluster",
+            ),
+            (set("timeZone: Mars/Olympus"), "sets[0].timeZone: `Mars/Olympus`"),
+            (set("catchUp: 1s"), "sets[0].catchUp: 1s is not between"),
+            ("agent: {namespaces: [A]}\n".to_owned(), "agent.namespaces: `A`"),
+            ("agent: {parallel: 100}\n".to_owned(), "agent.parallel: 100"),
+            ("agent: {prune: {readData: 5%}}\n".to_owned(), "agent.prune.readData: is for checks"),
             (
                 "sets: [{match: {namespace: a, name: b}}, {match: {namespace: a, name: b}}]\n".to_owned(),
                 "sets[1].match: set a/b is matched twice",

@@ -1,8 +1,10 @@
 //! A claim's identity: which template of which ordinal it is.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::model::set::Ordinal;
+use crate::model::set::{Ordinal, SetName};
 
 /// Identity is built from template, set and ordinal and never parsed back out of a name alone: `data-web-1-0` is template `data` of
 /// set `web-1`, or template `data-web` of set `1`.
@@ -12,6 +14,64 @@ pub struct ClaimId {
     /// First, so that the derived order is by ordinal as a number, then by template.
     pub ordinal: Ordinal,
     pub template: String,
+}
+
+/// What a claim is made of beside its bytes: what is recorded when it is saved, and what it is made like when it is restored. All of it is
+/// unknown outside Kubernetes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimShape {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub access_modes: Vec<String>,
+    /// `Filesystem` or `Block`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_mode: Option<String>,
+    /// Bytes: the most of what its template asks for, what it asks for itself, and what its volume has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u64>,
+    /// The name of the volume that it is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// The run of the last restore that filled it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored_by: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Where its pod ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// As whom its pod runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gid: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fs_group: Option<i64>,
+    /// Further groups of its pod.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<i64>,
+}
+
+impl ClaimShape {
+    /// It has no file system: its volume is kept as an image.
+    pub fn is_block(&self) -> bool {
+        self.volume_mode.as_deref() == Some("Block")
+    }
+}
+
+/// A claim as a place that a restore fills.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimPlace {
+    /// The set as it will be called.
+    pub set: SetName,
+    pub id: ClaimId,
+    /// The claim's name there.
+    pub name: String,
+    pub shape: ClaimShape,
 }
 
 impl ClaimId {

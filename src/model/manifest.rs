@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::claim::ClaimId;
+use crate::model::claim::{ClaimId, ClaimShape};
 use crate::model::id::Id;
 
 /// The version that this code writes; a higher one is refused.
@@ -94,19 +94,8 @@ pub struct ClaimRecord {
     /// Where in the point's tree the full list of changed and unreadable entries is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problems: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub access_modes: Vec<String>,
-    /// Bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub capacity: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub zone: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fs_group: Option<i64>,
+    #[serde(flatten)]
+    pub shape: ClaimShape,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,10 +107,11 @@ pub enum ClaimStatus {
 }
 
 /// How much the bytes of a claim, or of all claims, belong to one moment. Ordered from weakest to strongest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Consistency {
     /// A walk of a live volume.
+    #[default]
     Fuzzy,
     /// Each volume of one moment, the volumes of different ones.
     Volume,

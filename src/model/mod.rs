@@ -4,11 +4,15 @@
 
 pub mod claim;
 pub mod entry;
+pub mod hook;
 pub mod id;
 pub mod journal;
 pub mod manifest;
+pub mod moved;
 pub mod mover_job;
 pub mod path_text;
+pub mod pod_words;
 pub mod point;
 pub mod set;
 pub mod set_state;
+pub mod standing;

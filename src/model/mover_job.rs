@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::claim::ClaimShape;
 use crate::model::entry::Attrs;
 use crate::model::id::Id;
 use crate::model::manifest::ChangeDetection;
@@ -26,6 +27,7 @@ pub struct MoverJob {
 pub enum Task {
     Save(Vec<SaveClaim>),
     Fill(Vec<FillClaim>),
+    Prove(Vec<ProveClaim>),
 }
 
 /// Save one volume into the repository.
@@ -35,6 +37,11 @@ pub struct SaveClaim {
     pub name: String,
     /// Where the mover sees the volume's root.
     pub source: String,
+    /// What the platform puts there, where that is not the claim itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    #[serde(default)]
+    pub shape: ClaimShape,
     /// The claim's tree in the previous complete point, to compare with.
     pub parent: Option<Id>,
     /// When the parent was cut, in seconds since 1970. A file whose ctime is not more than two minutes before it is read again.
@@ -54,6 +61,8 @@ pub struct FillClaim {
     pub root: Attrs,
     /// Where the mover sees the target's root: an existing folder.
     pub target: String,
+    #[serde(default)]
+    pub shape: ClaimShape,
     /// Only these paths below the volume's root, slash-separated; empty for all.
     pub paths: Vec<String>,
     pub mode: FillMode,
@@ -71,6 +80,21 @@ pub enum FillMode {
     New,
     /// Anything, a half-done fill too: the volume, or what `paths` name in it, is made equal to the point. Only what differs is written.
     Replace,
+}
+
+/// Read one volume that was filled, and compare all of it with the repository. Changes nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProveClaim {
+    pub name: String,
+    /// What should be in the volume's root.
+    pub tree: Id,
+    /// The attributes that the volume's root should have.
+    pub root: Attrs,
+    /// Where the mover sees the volume's root.
+    pub target: String,
+    #[serde(default)]
+    pub shape: ClaimShape,
 }
 
 /// One line of a mover's standard output.
@@ -126,6 +150,9 @@ pub struct Progress {
     pub new_bytes: u64,
     /// Bytes put into the store (save) or got from it (fill).
     pub stored_bytes: u64,
+    /// The most memory that the worker has had, as far as the kernel tells; of several workers the greatest.
+    #[serde(default)]
+    pub peak_bytes: u64,
 }
 
 impl std::iter::Sum for Progress {
@@ -137,6 +164,7 @@ impl std::iter::Sum for Progress {
             moved_bytes: a.moved_bytes + b.moved_bytes,
             new_bytes: a.new_bytes + b.new_bytes,
             stored_bytes: a.stored_bytes + b.stored_bytes,
+            peak_bytes: a.peak_bytes.max(b.peak_bytes),
         })
     }
 }
@@ -196,4 +224,6 @@ pub enum ProblemKind {
     Attribute,
     /// The repository cannot give it, or all of it, any more. A file is then not filled in; of a folder what is known.
     Lost,
+    /// What is in the volume is not what the point holds.
+    Differs,
 }

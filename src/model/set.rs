@@ -1,5 +1,6 @@
 //! A set's name and its ordinals.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -55,6 +56,14 @@ impl FromStr for SetName {
             None => Err(BadSetName(text.to_owned())),
         }
     }
+}
+
+/// A set that a search of the cluster came upon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundSet {
+    pub set: SetName,
+    pub annotations: BTreeMap<String, String>,
+    pub replicas: u32,
 }
 
 impl TryFrom<String> for SetName {

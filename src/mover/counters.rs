@@ -31,6 +31,24 @@ impl Counters {
             moved_bytes: now(&self.moved_bytes),
             new_bytes: now(&self.new_bytes),
             stored_bytes: now(&self.stored_bytes),
+            peak_bytes: peak().unwrap_or(0),
         }
+    }
+}
+
+/// The most memory that this process has had resident, as the kernel counts it; see proc(5).
+fn peak() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?;
+    Some(kib.trim().parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_how_much_memory_was_had() {
+        assert!(Counters::default().progress().peak_bytes > 1 << 20);
     }
 }

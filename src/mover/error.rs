@@ -13,6 +13,12 @@ pub enum MoverError {
     TargetHoldsData { claim: String, target: String },
     #[error("claim {claim}: the point has no `{path}`")]
     NoSuchPath { claim: String, path: String },
+    #[error("claim {claim}: its device has {has} bytes, and the image {needs}")]
+    TooSmall { claim: String, needs: u64, has: u64 },
+    #[error("claim {claim}: the point holds files, and the target has no file system")]
+    NoImage { claim: String },
+    #[error("claim {claim}: a part of an image cannot be restored")]
+    WholeOnly { claim: String },
     #[error("the repository failed")]
     Repository(#[from] RepositoryError),
     #[error("interrupted")]
@@ -25,6 +31,9 @@ impl MoverError {
         match self {
             MoverError::Volume { source, .. } => source.hint(),
             MoverError::TargetHoldsData { .. } => Some("restore into an empty folder".to_owned()),
+            MoverError::TooSmall { .. } => Some("make the claim larger".to_owned()),
+            MoverError::NoImage { .. } => Some("restore it into a claim with `volumeMode: Filesystem`".to_owned()),
+            MoverError::WholeOnly { .. } => Some("leave `--path` out, or restore it into a folder with `--into`".to_owned()),
             MoverError::NoSuchPath { .. } => Some("`keepset ls` shows the paths that the point has".to_owned()),
             MoverError::Repository(error) => error.hint(),
             MoverError::Interrupted => None,
@@ -34,7 +43,10 @@ impl MoverError {
     /// As the exit code depends on it.
     pub fn kind(&self) -> FailureKind {
         match self {
-            MoverError::TargetHoldsData { .. } => FailureKind::Refused,
+            MoverError::TargetHoldsData { .. }
+            | MoverError::TooSmall { .. }
+            | MoverError::NoImage { .. }
+            | MoverError::WholeOnly { .. } => FailureKind::Refused,
             MoverError::Interrupted => FailureKind::Interrupted,
             MoverError::Repository(RepositoryError::Locked { .. }) | MoverError::Volume { source: VolumeError::Held { .. }, .. } => {
                 FailureKind::Locked

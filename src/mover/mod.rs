@@ -1,12 +1,15 @@
 //! The worker's role: carries one ordinal's volumes to the repository or back. It knows one repository, some folders, and its orders.
 
+mod begun;
 pub mod counters;
 pub mod error;
 pub mod fill;
+mod image;
+pub mod prove;
 pub mod save;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::Handle;
 
@@ -24,6 +27,20 @@ use crate::repository::writer::{Writer, WriterOptions};
 /// Carries the orders out. When this returns a report, everything that it speaks of is durable. `stop` makes it give up soon;
 /// `counters` tell how far it is.
 pub async fn run(
+    job: MoverJob,
+    repository: Repository,
+    clock: Clock,
+    counters: Arc<Counters>,
+    stop: Arc<AtomicBool>,
+) -> Result<MoverReport, MoverError> {
+    match carry_out(job, repository, clock, counters, Arc::clone(&stop)).await {
+        // The repository's workers stop when this one is told to, and do not know why.
+        Err(MoverError::Repository(RepositoryError::Stopped)) if stop.load(Ordering::Relaxed) => Err(MoverError::Interrupted),
+        done => done,
+    }
+}
+
+async fn carry_out(
     job: MoverJob,
     repository: Repository,
     clock: Clock,
@@ -75,6 +92,11 @@ pub async fn run(
             let requests = usize::try_from((memory >> 20) / 6).unwrap_or(32).clamp(4, 32);
             let tools = fill::Tools { reader, counters: Arc::clone(&counters), clock, runtime, threads, requests, stop };
             report.claims = blocking(move || claims.iter().map(|claim| fill::fill_claim(&tools, claim)).collect()).await?;
+            report.total = counters.progress();
+        }
+        Task::Prove(claims) => {
+            let tools = prove::Tools { reader, counters: Arc::clone(&counters), clock, runtime, threads, stop };
+            report.claims = blocking(move || claims.iter().map(|claim| prove::prove_claim(&tools, claim)).collect()).await?;
             report.total = counters.progress();
         }
     }

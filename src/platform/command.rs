@@ -4,12 +4,15 @@ use std::io::{Read, Seek, SeekFrom};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
+
 use crate::platform::PlatformError;
 
 /// As much of a command's output as a message shows.
 const TAIL_BYTES: u64 = 2048;
 
-/// Runs `argv` with these variables added, in a process group of its own. `None` when the deadline passed: the group is killed then.
+/// Runs `argv` with these variables added, in a process group of its own. `None` when the deadline passed: the group is killed then, and
+/// where this is dropped before the end.
 /// With it comes the end of what was written, ready to follow a message: empty, or `: …` on one line. Output goes to a file instead
 /// of a pipe, so that a server which the command leaves running holds nobody up.
 pub async fn run(argv: &[String], variables: &[(&str, String)], deadline: Duration) -> Result<(Option<ExitStatus>, String), PlatformError> {
@@ -25,20 +28,49 @@ pub async fn run(argv: &[String], variables: &[(&str, String)], deadline: Durati
     }
     command.stdin(Stdio::null()).stdout(output.try_clone().map_err(spawn)?).stderr(output.try_clone().map_err(spawn)?);
     let mut child = command.process_group(0).kill_on_drop(true).spawn().map_err(spawn)?;
-    let group = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
+    let mut group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
     let status = tokio::time::timeout(deadline, child.wait()).await;
     let ended = match status {
-        Ok(status) => Some(status.map_err(spawn)?),
+        Ok(status) => {
+            group.0 = None;
+            Some(status.map_err(spawn)?)
+        }
         Err(_) => {
-            if let Some(group) = group {
-                // The group may have ended by itself meanwhile.
-                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-            }
+            drop(group);
             child.wait().await.map_err(spawn)?;
             None
         }
     };
     Ok((ended, tail(&mut output).map_err(spawn)?))
+}
+
+/// The processes of a command that nobody waits for any more.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // It may have ended by itself meanwhile.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+/// The text with each placeholder's value in its place. One pass from left to right, so that a value which looks like a placeholder stays
+/// as it is.
+pub fn fill_in(argument: &str, values: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    let mut rest = argument;
+    while let Some(first) = rest.chars().next() {
+        if let Some((placeholder, value)) = values.iter().find(|(placeholder, _)| rest.starts_with(placeholder)) {
+            text.push_str(value);
+            rest = &rest[placeholder.len()..];
+        } else {
+            text.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    text
 }
 
 fn tail(output: &mut std::fs::File) -> std::io::Result<String> {

@@ -35,6 +35,50 @@ pub enum PlatformError {
     JournalHeld { path: String },
     #[error("a mover is still at work in {path}")]
     ClaimHeld { path: String },
+    #[error("set {set} is in use by {holder}")]
+    SetHeld { set: String, holder: String },
+    #[error("another agent works: {holder}")]
+    Led { holder: String },
+    #[error("another took the right to work on set {set} over, since it could not be renewed")]
+    SetLost { set: String },
+    #[error("cannot {verb} {what}: {reason}")]
+    Cluster {
+        verb: &'static str,
+        what: String,
+        /// The API server's, 0 where it did not answer.
+        code: u16,
+        reason: String,
+    },
+    #[error("no cluster is known: {reason}")]
+    NoCluster { reason: String },
+    #[error("there is no StatefulSet {set}")]
+    NoSet { set: String },
+    #[error("{what} was not held still within {seconds} s: {reason}")]
+    NotCut { what: String, seconds: u64, reason: String },
+    #[error("set {set} does not run in pods")]
+    NoPods { set: String },
+    #[error("claim {claim} can be mounted by one pod only, and {pod} has it")]
+    OnePod { claim: String, pod: String },
+    #[error("the mover of ordinal {ordinal} did not begin (pod {pod}): {reason}")]
+    MoverNotBegun { ordinal: u32, pod: String, reason: String },
+    #[error("the probe of ordinal {ordinal} did not begin (pod {pod}): {reason}")]
+    ProbeNotBegun { ordinal: u32, pod: String, reason: String },
+    #[error("the application is not started in namespace {namespace}: {reason}")]
+    NotFenced { namespace: String, reason: String },
+    #[error("set {set} cannot be started on trial: {reason}")]
+    NoCopy { set: String, reason: String },
+    #[error("the claims of set {set} are still in use by {pods}, {seconds} s after it was stopped")]
+    InUse { set: String, pods: String, seconds: u64 },
+    #[error("the claims of set {set} would be deleted with its ordinals, and its controller has not let go of them within {seconds} s")]
+    ClaimsOwned { set: String, seconds: u64 },
+    #[error("set {set} was scaled back to {replicas} while it is to be stopped{}", if owners.is_empty() { String::new() } else { format!(", perhaps by {owners}") })]
+    ScaledBack { set: String, replicas: u32, owners: String },
+    #[error("set {set} is scaled by the horizontal pod autoscaler {scaler}")]
+    Autoscaled { set: String, scaler: String },
+    #[error("{claim} is not the one any more that run {run} filled")]
+    ClaimChanged { claim: String, run: String },
+    #[error("the mover of ordinal {ordinal} has said nothing for {seconds} s (pod {pod}): is its node alive?")]
+    MoverSilent { ordinal: u32, pod: String, seconds: u64 },
     #[error("cannot start the mover of ordinal {ordinal} by {program}")]
     MoverStart {
         ordinal: u32,
@@ -87,7 +131,43 @@ impl PlatformError {
             }
             PlatformError::HoldsData { .. } => "choose an empty place with `--into`".into(),
             PlatformError::JournalThere { .. } => "`keepset restore … --resume` goes on with it, `--undo` takes it back".into(),
-            PlatformError::JournalHeld { .. } | PlatformError::ClaimHeld { .. } => "wait for it, or end it, and try again".into(),
+            PlatformError::SetHeld { .. } | PlatformError::JournalHeld { .. } | PlatformError::ClaimHeld { .. } => {
+                "wait for it, or end it, and try again".into()
+            }
+            PlatformError::Cluster { code: 403, .. } => {
+                "the Role in `deploy/rbac.yaml` is all that keepset needs in the set's namespace".into()
+            }
+            PlatformError::NoCluster { .. } => "set KUBECONFIG, or run in a pod; for a set of folders give --from or --into".into(),
+            PlatformError::Cluster { code: 0, .. } => {
+                "does the kubeconfig name the right cluster, and does it answer `kubectl version`?".into()
+            }
+            PlatformError::NoSet { .. } => {
+                "`kubectl get statefulsets --all-namespaces` lists those that there are; claims without their set are replaced with `--no-safety` only".into()
+            }
+            PlatformError::NotCut { .. } => {
+                "`kubectl describe volumesnapshots` may tell more; `--live` reads the volumes as they are".into()
+            }
+            PlatformError::OnePod { .. } => {
+                "snapshot it (a VolumeSnapshotClass for its driver is needed), or scale the set to 0 and say `--stopped`".into()
+            }
+            PlatformError::MoverNotBegun { reason, .. } if reason.contains("secret") => {
+                "movers take the repository's password and the store's keys from a Secret of the set's namespace".into()
+            }
+            PlatformError::ProbeNotBegun { .. } => "does its image exist, may the nodes pull it, and is its program in it?".into(),
+            PlatformError::NotFenced { .. } => {
+                "it would reach what the original reaches; without `--start-app` (`drill.startApp`) a drill proves the data, and probes it, all the same".into()
+            }
+            PlatformError::NoCopy { .. } => "without `--start-app` (`drill.startApp`) a drill proves the data, and probes it, all the same".into(),
+            PlatformError::InUse { .. } => "end them, and try again; a restore that is open goes on with `--resume`".into(),
+            PlatformError::ScaledBack { .. } => {
+                "suspend what scales it, and try again; a restore that is open goes on with `--resume`, or back with `--undo`".into()
+            }
+            PlatformError::ClaimChanged { .. } => "`--undo` takes the restore back; then begin it anew".into(),
+            PlatformError::ClaimsOwned { .. } => "is the kube-controller-manager alive? set `whenScaled: Retain` by hand and try again".into(),
+            PlatformError::SetLost { .. } => "the other run goes on; `keepset status` and its own output tell how".into(),
+            PlatformError::MoverSilent { .. } => "once the node is back or gone, try again; an open restore goes on with `--resume`".into(),
+            PlatformError::Autoscaled { scaler, .. } => format!("remove it until the set is restored: `kubectl delete hpa {scaler}`"),
+            PlatformError::Spawn { .. } => "give a program that is there and may be run; no shell looks for it, nor at its arguments".into(),
             PlatformError::NoStart { .. } => "set a start command for the set in the settings, or say `--start none`".into(),
             PlatformError::StartFailed { .. } | PlatformError::Deadline { .. } => {
                 "the data is restored and proven; start the rest by hand once the cause is found".into()
@@ -95,6 +175,11 @@ impl PlatformError {
             _ => return None,
         };
         Some(hint)
+    }
+
+    /// Another has the right to the set by now.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, PlatformError::SetLost { .. } | PlatformError::JournalHeld { .. })
     }
 
     /// What the exit code depends on.
@@ -105,8 +190,15 @@ impl PlatformError {
             | PlatformError::Scattered { .. }
             | PlatformError::HoldsData { .. }
             | PlatformError::NotOurs { .. }
+            | PlatformError::OnePod { .. }
+            | PlatformError::NotFenced { .. }
+            | PlatformError::NoCopy { .. }
+            | PlatformError::Autoscaled { .. }
             | PlatformError::JournalThere { .. } => FailureKind::Refused,
-            PlatformError::JournalHeld { .. } | PlatformError::ClaimHeld { .. } => FailureKind::Locked,
+            PlatformError::SetHeld { .. }
+            | PlatformError::JournalHeld { .. }
+            | PlatformError::ClaimHeld { .. }
+            | PlatformError::Led { .. } => FailureKind::Locked,
             _ => FailureKind::Failed,
         }
     }

@@ -10,4 +10,6 @@ pub struct JournalHold {
     pub(super) set: SetName,
     /// Where the journal is a file: open, and locked by its descriptor.
     pub(super) file: Option<File>,
+    /// Where it is an object of the API server: the version that this one has read or written last.
+    pub(super) version: Option<String>,
 }

@@ -84,6 +84,10 @@ impl RepositoryError {
             RepositoryError::Damaged { .. } | RepositoryError::Missing { .. } => {
                 "`keepset check --read-data` names everything that is damaged and the points it touches".to_owned()
             }
+            RepositoryError::Store(_) if self.is_damage() => {
+                "run it again, in case a prune came in between; `keepset check` names everything that is damaged and the points it touches"
+                    .to_owned()
+            }
             _ => return None,
         })
     }

@@ -30,6 +30,7 @@ pub mod repair;
 pub mod run;
 pub mod select;
 pub mod snapshot;
+pub mod tasks;
 pub mod tree;
 pub mod writer;
 

@@ -80,8 +80,9 @@ pub async fn remove(repository: &Repository, prefix: &str, current: &Password) -
     Ok(id)
 }
 
-/// Replaces the password in use: the new one is added and proven to open the repository before the keys of the old one go. Returns the new
-/// key's id. A crash in between leaves both.
+/// Replaces the password in use: the new one is added and proven to open the repository before every key of the old one goes. Returns the new
+/// key's id. Whatever fails or is killed in between leaves the old one, both or the new one; as long as the old one opens, the same call
+/// finishes the work.
 pub async fn replace(
     repository: &Repository,
     current: &Password,
@@ -90,10 +91,22 @@ pub async fn replace(
     hostname: &str,
     clock: &Clock,
 ) -> Result<Id, RepositoryError> {
+    if current.reveal() == new.reveal() {
+        return Err(refused("the new password", "it is the one in use"));
+    }
     let wrong = || RepositoryError::WrongPassword { location: repository.store().location().to_owned() };
-    let old = opened_by(repository, current).await?.ok_or_else(wrong)?;
-    let id = add(repository, new, username, hostname, clock).await?;
-    repository.store().delete(&[object_key(&old)]).await?;
+    let first = opened_by(repository, current).await?.ok_or_else(wrong)?;
+    let id = match opened_by(repository, new).await? {
+        // An earlier call came as far as that.
+        Some(id) => id,
+        None => add(repository, new, username, hostname, clock).await?,
+    };
+    let keys = key::list(repository.store()).await?.into_iter();
+    let mut old: Vec<String> = keys.filter(|(_, object)| opens(repository, object, current)).map(|(id, _)| object_key(&id)).collect();
+    if !old.contains(&object_key(&first)) {
+        old.push(object_key(&first));
+    }
+    repository.store().delete(&old).await?;
     Ok(id)
 }
 
@@ -120,14 +133,14 @@ async fn prove(repository: &Repository, id: &Id, password: &Password) -> Result<
 }
 
 async fn opens_without(repository: &Repository, without: &Id, password: &Password) -> Result<bool, RepositoryError> {
-    let others = key::list(repository.store()).await?.into_iter().filter(|(id, _)| id != without);
-    for (_, object) in others {
-        let opened = object.ok().and_then(|object| object.open(password).ok().flatten());
-        if opened.is_some_and(|master| *master.to_bytes() == *repository.master_key().to_bytes()) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let mut others = key::list(repository.store()).await?.into_iter().filter(|(id, _)| id != without);
+    Ok(others.any(|(_, object)| opens(repository, &object, password)))
+}
+
+/// This key opens with the password, and holds this repository's master key.
+fn opens(repository: &Repository, object: &Result<KeyObject, String>, password: &Password) -> bool {
+    let master = object.as_ref().ok().and_then(|object| object.open(password).ok().flatten());
+    master.is_some_and(|master| *master.to_bytes() == *repository.master_key().to_bytes())
 }
 
 fn object_key(id: &Id) -> String {
@@ -176,6 +189,19 @@ mod tests {
         assert!(replace(&repository, &old, &new, "root", "vm", &Clock::system()).await.is_err());
         assert!(replace(&repository, &new, &new, "root", "vm", &Clock::system()).await.is_err());
         assert!(opened_by(&repository, &new).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_replacement_that_came_half_way_is_finished_and_takes_every_key_of_the_old_password() {
+        let (old, new) = (Password::generate().unwrap(), Password::generate().unwrap());
+        let repository = repository(&old).await;
+        // The same password twice, as stock restic allows; and the new one, of a call that died before it removed anything.
+        let twin = KeyObject::new(repository.master_key(), &old, KeyOrigin::default()).unwrap();
+        key::save(repository.store(), &twin).await.unwrap();
+        let id = add(&repository, &new, "root", "vm", &Clock::system()).await.unwrap();
+        assert_eq!(replace(&repository, &old, &new, "root", "vm", &Clock::system()).await.unwrap(), id);
+        let left = list(&repository, &new).await.unwrap();
+        assert_eq!(left.iter().map(|key| key.id).collect::<Vec<_>>(), [id]);
     }
 
     #[tokio::test]

@@ -91,6 +91,30 @@ pub(super) fn set_of(snapshot: &Snapshot) -> Option<SetName> {
     path.strip_prefix('/')?.parse().ok()
 }
 
+/// What a snapshot says of itself without its manifest being read. Good for telling how things stand, not for choosing what to restore: other
+/// programs may have changed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labelled {
+    pub set: SetName,
+    pub cluster: String,
+    pub time: DateTime<FixedOffset>,
+    pub kind: PointKind,
+    pub complete: bool,
+}
+
+/// `None` where the snapshot is no point by its host name and path.
+pub fn labelled(snapshot: &Snapshot) -> Option<Labelled> {
+    let set = set_of(snapshot)?;
+    let rest = snapshot.hostname.strip_prefix(&format!("{}.{}.", set.name, set.namespace))?;
+    let (cluster, kind, complete) = match rest {
+        _ if rest.ends_with(".partial") => (rest.strip_suffix(".partial")?, PointKind::Normal, false),
+        _ if rest.ends_with(".safety") => (rest.strip_suffix(".safety")?, PointKind::Safety, true),
+        rest => (rest, PointKind::Normal, true),
+    };
+    let time = DateTime::parse_from_rfc3339(&snapshot.time).ok()?;
+    Some(Labelled { cluster: cluster.to_owned(), set, time, kind, complete })
+}
+
 /// Every snapshot, judged. With `only`, points of other sets are passed over unread. One that is damaged hides no other; what follows
 /// from not knowing it is for the caller to say, as [`Points::choose`] does.
 pub async fn list_points(reader: &Reader, only: Option<&SetName>) -> Result<Points, RepositoryError> {
@@ -335,7 +359,7 @@ pub mod sample {
     //! Points as tests need them, made of nothing.
 
     use super::*;
-    use crate::model::claim::ClaimId;
+    use crate::model::claim::{ClaimId, ClaimShape};
     use crate::model::manifest::{ChangeDetection, SetRecord};
     use crate::model::set::Ordinal;
 
@@ -357,12 +381,7 @@ pub mod sample {
             changed: 0,
             unreadable: 0,
             problems: None,
-            class: None,
-            access_modes: Vec::new(),
-            capacity: None,
-            node: None,
-            zone: None,
-            fs_group: None,
+            shape: ClaimShape::default(),
             id,
         }
     }
@@ -425,6 +444,30 @@ mod tests {
 
     fn chosen(points: &Points, which: &str) -> Result<u8, ChoiceError> {
         points.choose(&web(), None, &which.parse().unwrap(), false).map(|point| point.point.id.0[0])
+    }
+
+    #[test]
+    fn a_snapshot_tells_what_it_is_by_the_name_that_a_point_is_given() {
+        for kind in [PointKind::Normal, PointKind::Safety] {
+            for complete in [true, false] {
+                let snapshot = Snapshot {
+                    hostname: hostname(&web(), "eu.1", kind, complete),
+                    paths: vec![path(&web())],
+                    time: "2026-11-24T08:00:00Z".into(),
+                    ..Snapshot::default()
+                };
+                let labelled = labelled(&snapshot).unwrap();
+                assert_eq!((labelled.set, labelled.cluster.as_str(), labelled.kind), (web(), "eu.1", kind));
+                assert_eq!(labelled.complete, complete || kind == PointKind::Safety);
+            }
+        }
+        let foreign = Snapshot {
+            hostname: "laptop".into(),
+            paths: vec!["/shop/web".into()],
+            time: "2026-11-24T08:00:00Z".into(),
+            ..Snapshot::default()
+        };
+        assert_eq!(labelled(&foreign), None);
     }
 
     #[test]

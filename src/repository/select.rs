@@ -90,7 +90,7 @@ impl ChoiceError {
             ChoiceError::NoPoint { reason: None, .. } => "it was made by another program: `restic restore` brings it back".to_owned(),
             ChoiceError::NoPoint { .. } => "`keepset check` tells what is damaged; `keepset repair index` mends an index".to_owned(),
             ChoiceError::OtherSet { set, .. } => format!("restore {set}, with `--to` if it shall have another name"),
-            ChoiceError::OtherCluster { .. } | ChoiceError::SeveralClusters { .. } => "choose one with `--cluster`".to_owned(),
+            ChoiceError::OtherCluster { .. } | ChoiceError::SeveralClusters { .. } => "choose one with `--from-cluster`".to_owned(),
             ChoiceError::Unreadable { .. } => {
                 "name a point by its id: `keepset list` shows those that can be read; `keepset check` tells what is damaged".to_owned()
             }

@@ -10,8 +10,7 @@ use crate::model::journal::{Before, Progress, Step};
 use crate::model::mover_job::{ClaimReport, FillClaim, FillMode, MoverJob, MoverReport, Task};
 use crate::model::set::{Ordinal, SetName};
 use crate::monitor::Event;
-use crate::platform::LastWord;
-use crate::platform::raised;
+use crate::platform::{LastWord, PlatformError, raised};
 use crate::repository::lock::Lock;
 use crate::restore::Restore;
 use crate::restore::error::RestoreError;
@@ -36,6 +35,8 @@ pub(super) struct Work<'a> {
     pub restore: &'a Restore,
     pub log: &'a Log,
     pub lock: &'a Lock,
+    /// Turns true once another has the right to the set.
+    pub lost: watch::Receiver<bool>,
     pub options: &'a RestoreOptions,
     pub set: &'a SetName,
     pub claims: Vec<PlannedFill>,
@@ -103,6 +104,11 @@ impl Work<'_> {
                     let _ = (&mut work).await;
                     Err(lost.into())
                 }
+                () = raised(self.lost.clone()) => {
+                    stop.send_replace(true);
+                    let _ = (&mut work).await;
+                    Err(PlatformError::SetLost { set: self.set.to_string() }.into())
+                }
             }
         };
         outcome.map(|()| done)
@@ -113,14 +119,17 @@ impl Share<'_> {
     /// Opens the ordinal's claims, lets a mover fill them, and closes them; or takes back what it opened.
     async fn carry(&self, stopped: watch::Receiver<bool>) -> Result<MoverReport, RestoreError> {
         let mut opened: Vec<&PlannedFill> = Vec::new();
-        let filled = self.open_and_fill(&mut opened, stopped).await;
+        let filled = match self.open_and_fill(&mut opened, stopped).await {
+            Ok(report) => self.undisturbed(&opened).await.map(|()| report),
+            Err(error) => Err(error),
+        };
         match filled {
             Ok(report) => {
                 for claim in opened {
                     // A claim that bears the mark of its run, or that was filled by it, is what the run may put its hand on; so there
                     // must be no moment between the two.
                     self.work.log.note(self.end_of(claim, &report)).await?;
-                    self.work.restore.platform.close_claim(&self.run, &claim.name).await?;
+                    self.work.restore.platform.close_claim(&self.run, &claim.place(self.work.set)).await?;
                 }
                 Ok(report)
             }
@@ -133,6 +142,13 @@ impl Share<'_> {
                 Err(error)
             }
         }
+    }
+
+    async fn undisturbed(&self, opened: &[&PlannedFill]) -> Result<(), RestoreError> {
+        for claim in opened {
+            self.work.restore.platform.refuse_disturbed(&self.run, &claim.place(self.work.set)).await?;
+        }
+        Ok(())
     }
 
     fn end_of(&self, claim: &PlannedFill, report: &MoverReport) -> Step {
@@ -149,9 +165,13 @@ impl Share<'_> {
         }
     }
 
+    /// Unless somebody else is at work on it by now: the journal is asked first, which only one can write.
     async fn take_back(&self, claim: &PlannedFill) {
+        if *self.work.lost.borrow() || self.work.log.note(Step::Filling { claim: claim.name.clone() }).await.is_err() {
+            return;
+        }
         let remove = claim.before == Before::Absent;
-        let taken = match self.work.restore.platform.abandon_claim(&self.run, &claim.name, remove).await {
+        let taken = match self.work.restore.platform.abandon_claim(&self.run, &claim.place(self.work.set), remove).await {
             Ok(()) => self.work.log.note(Step::TakenBack { claim: claim.name.clone() }).await,
             Err(error) => Err(error.into()),
         };
@@ -178,7 +198,7 @@ impl Share<'_> {
             if self.work.way == Way::Forth {
                 self.work.log.note(Step::Filling { claim: claim.name.clone() }).await?;
             }
-            let target = match self.work.restore.platform.open_claim(&self.run, &claim.name, mode).await {
+            let target = match self.work.restore.platform.open_claim(&self.run, &claim.place(self.work.set), mode).await {
                 Ok(target) => target,
                 Err(error) => {
                     if !begun {
@@ -194,6 +214,7 @@ impl Share<'_> {
                 tree: claim.tree,
                 root: claim.root.clone(),
                 target,
+                shape: claim.shape.clone(),
                 paths: self.work.paths.to_vec(),
                 mode,
                 skip_damaged: self.work.skip_damaged,

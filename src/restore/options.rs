@@ -1,5 +1,6 @@
 //! What the user may decide about a restore.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::model::set::{Ordinal, SetName};
@@ -23,6 +24,12 @@ pub struct RestoreOptions {
     pub to: Option<SetName>,
     /// The place may hold claims of the set that the point does not have.
     pub allow_extra_claims: bool,
+    /// Volumes may be under another ordinal than in the last point of the set that is there.
+    pub allow_moved_volumes: bool,
+    /// Claims that are made are of this class instead of that.
+    pub map_class: BTreeMap<String, String>,
+    /// A set that is not there is made as the point recorded it, once its claims are filled.
+    pub create_set: bool,
     /// Claims that hold data are made equal to the point.
     pub replace: bool,
     /// Seal what they hold in a safety point first, and refuse if that cannot be done in full.
@@ -68,6 +75,9 @@ impl Default for RestoreOptions {
             paths: Vec::new(),
             to: None,
             allow_extra_claims: false,
+            allow_moved_volumes: false,
+            map_class: BTreeMap::new(),
+            create_set: false,
             replace: false,
             safety: true,
             skip_damaged: false,

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::model::claim::{ClaimId, is_claim_name};
+use crate::model::claim::{ClaimId, ClaimPlace, ClaimShape, is_claim_name};
 use crate::model::entry::Attrs;
 use crate::model::id::Id;
 use crate::model::journal::Before;
 use crate::model::manifest::{ClaimStatus, Consistency};
 use crate::model::set::{Ordinal, SetName};
-use crate::model::set_state::{Room, TargetState, Targets};
+use crate::model::set_state::{Room, SetRun, Target, TargetState, Targets};
 use crate::repository::points::{StoredClaim, StoredPoint};
+use crate::restore::make;
 use crate::restore::options::{RestoreOptions, StartMode};
 use crate::restore::refusal::Refusal;
 
@@ -43,6 +45,12 @@ pub struct RestorePlan {
     /// What the repository cannot give any more is left out and listed, instead of ending the restore.
     pub skip_damaged: bool,
     pub parallel: usize,
+    /// The set as it runs now, where it is one that is stopped first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<SetRun>,
+    /// What is made before anything is started, as the point recorded it: the set, which is not there, at 0 ordinals, and its Service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub create: Vec<Value>,
     pub start: PlannedStart,
     /// What the user should know before it begins.
     pub notes: Vec<String>,
@@ -68,6 +76,15 @@ pub struct PlannedFill {
     pub bytes: u64,
     /// Bytes of room that it needs, as far as can be known: without holes, hard links once.
     pub room: u64,
+    #[serde(default)]
+    pub shape: ClaimShape,
+}
+
+impl PlannedFill {
+    /// The claim as a place of the set `to`.
+    pub fn place(&self, to: &SetName) -> ClaimPlace {
+        ClaimPlace { set: to.clone(), id: self.id.clone(), name: self.name.clone(), shape: self.shape.clone() }
+    }
 }
 
 /// How the ordinals would be started.
@@ -93,6 +110,7 @@ pub(super) struct Chosen {
     pub files: u64,
     pub bytes: u64,
     pub room: u64,
+    pub shape: ClaimShape,
 }
 
 /// The claims that the options choose from the point, in ordinal order, then by template; and the saved names of those they do not.
@@ -128,7 +146,12 @@ pub(super) fn choose_claims(point: &StoredPoint, to: &SetName, options: &Restore
                 }
                 let (files, bytes) = (record.files, record.bytes);
                 let saved_as = record.name.clone();
-                chosen.push(Chosen { id: record.id.clone(), saved_as, name, tree, root: claim.root.clone(), files, bytes, room: bytes });
+                let (root, mut shape) = (claim.root.clone(), record.shape.clone());
+                if shape.is_block() {
+                    // Its claim must have room for all of the image, whatever its volume was said to have.
+                    shape.capacity = Some(shape.capacity.unwrap_or(0).max(bytes));
+                }
+                chosen.push(Chosen { id: record.id.clone(), saved_as, name, tree, root, files, bytes, room: bytes, shape });
             }
             // Of a partial point everything that there is was asked for; a claim named by hand is one that must be there.
             (true, ..) if asked_for => not_saved.push(record.name.clone()),
@@ -187,7 +210,12 @@ pub(super) fn plan(
     circumstances: Circumstances,
     options: &RestoreOptions,
 ) -> Result<RestorePlan, Refusal> {
-    let Circumstances { to, targets, paths, left_out, can_start, notes } = circumstances;
+    let Circumstances { to, targets, paths, left_out, can_start, mut notes } = circumstances;
+    let create = if options.create_set && targets.running.is_none() { make::objects(point, &to, &options.map_class)? } else { Vec::new() };
+    notes.extend(make::class_notes(point, &chosen, &targets, options)?);
+    // A set that will have been made is one at 0.
+    let made = (!create.is_empty()).then(|| make::at_zero(point));
+    let running = targets.running.as_ref().or(made.as_ref());
     let before = what_is_there(&targets, options)?;
     let holds_data = before.contains(&Before::Data);
     // Who names ordinals or claims knows that others stand there.
@@ -207,7 +235,8 @@ pub(super) fn plan(
     if !options.ignore_room {
         refuse_room(&chosen, &targets, &before)?;
     }
-    let start = planned_start(point, &chosen, &to, can_start, options)?;
+    refuse_other_mode(&chosen, &targets)?;
+    let start = planned_start(point, &chosen, (&to, running), &targets.foreign, can_start, options)?;
     let claims = chosen
         .into_iter()
         .zip(targets.claims.iter().zip(before))
@@ -222,6 +251,7 @@ pub(super) fn plan(
             files: claim.files,
             bytes: claim.bytes,
             room: claim.room,
+            shape: make::shape(claim.shape, target, &options.map_class),
         })
         .collect();
     Ok(RestorePlan {
@@ -240,8 +270,10 @@ pub(super) fn plan(
         safety: options.safety && holds_data,
         skip_damaged: options.skip_damaged,
         parallel: options.parallel.max(1),
+        was: targets.running,
+        create,
         start,
-        notes,
+        notes: notes.into_iter().chain(targets.notes).collect(),
     })
 }
 
@@ -260,7 +292,8 @@ fn what_is_there(targets: &Targets, options: &RestoreOptions) -> Result<Vec<Befo
             // Half of one point and half of something else is worth no safety point.
             TargetState::HalfRestored(_) if options.replace && !options.safety => Before::Data,
             TargetState::HalfRestored(run) => {
-                return Err(Refusal::HalfRestored { claim: target.name.clone(), path: target.path.clone(), run: run.clone() });
+                let (claim, path, in_cluster) = (target.name.clone(), target.path.clone(), targets.in_cluster);
+                return Err(Refusal::HalfRestored { claim, path, run: run.clone(), in_cluster });
             }
             TargetState::Obstructed => return Err(Refusal::Obstructed { path: target.path.clone() }),
         });
@@ -268,11 +301,21 @@ fn what_is_there(targets: &Targets, options: &RestoreOptions) -> Result<Vec<Befo
     if full.is_empty() || options.replace { Ok(before) } else { Err(Refusal::HoldsData { claims: full }) }
 }
 
+/// An image needs a device, and files a file system.
+fn refuse_other_mode(chosen: &[Chosen], targets: &Targets) -> Result<(), Refusal> {
+    let differs = |(claim, target): &(&Chosen, &Target)| {
+        target.state != TargetState::Absent && target.shape.volume_mode.is_some() && claim.shape.is_block() != target.shape.is_block()
+    };
+    let claims: Vec<String> = chosen.iter().zip(&targets.claims).filter(differs).map(|(_, target)| target.name.clone()).collect();
+    if claims.is_empty() { Ok(()) } else { Err(Refusal::OtherMode { claims }) }
+}
+
 /// Targets on one file system share its room.
 fn refuse_room(chosen: &[Chosen], targets: &Targets, before: &[Before]) -> Result<(), Refusal> {
     let mut rooms: BTreeMap<u64, (u64, u64, &str)> = BTreeMap::new();
     for (claim, (target, before)) in chosen.iter().zip(targets.claims.iter().zip(before)) {
-        if let Some(Room { device, bytes }) = target.room {
+        // How large a device is, only its mover sees.
+        if let Some(Room { device, bytes }) = target.room.filter(|_| !target.shape.is_block()) {
             let room = rooms.entry(device).or_insert((0, bytes, &target.path));
             // What is replaced gives its room back.
             let freed = if *before == Before::Data { target.used } else { 0 };
@@ -285,27 +328,59 @@ fn refuse_room(chosen: &[Chosen], targets: &Targets, before: &[Before]) -> Resul
     }
 }
 
+/// An ordinal that is neither filled nor there would come up empty, beside peers that are not.
+fn refuse_unfilled(
+    point: &StoredPoint,
+    chosen: &[Chosen],
+    ordinals: &[Ordinal],
+    (to, set): (&str, &SetRun),
+    others: &[String],
+) -> Result<(), Refusal> {
+    let lacks = |ordinal: &&Ordinal| {
+        point.manifest.set.templates.iter().any(|template| {
+            let id = ClaimId { ordinal: **ordinal, template: template.clone() };
+            !chosen.iter().any(|claim| claim.id == id) && !others.contains(&id.name(to))
+        })
+    };
+    let lacking: Vec<Ordinal> = ordinals.iter().filter(lacks).copied().collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::Unfilled { point: point.point.id.short(), ordinals: lacking, start: set.start, saved_start: point.manifest.set.start })
+}
+
 fn planned_start(
     point: &StoredPoint,
     chosen: &[Chosen],
-    to: &SetName,
+    (to, running): (&SetName, Option<&SetRun>),
+    foreign: &[String],
     can_start: bool,
     options: &RestoreOptions,
 ) -> Result<PlannedStart, Refusal> {
     let ordinals: BTreeSet<Ordinal> = chosen.iter().map(|claim| claim.id.ordinal).collect();
-    let ordinals: Vec<Ordinal> = ordinals.into_iter().collect();
+    let mut ordinals: Vec<Ordinal> = ordinals.into_iter().collect();
+    // A set of which only a part is restored is stopped as a whole, and so it comes up as a whole.
+    let comes_up_again = running.is_some_and(|set| set.replicas > 0);
+    if let Some(set) = running {
+        let replicas = if set.replicas > 0 { set.replicas } else { point.manifest.set.replicas };
+        ordinals = (0..replicas).map(|number| Ordinal(set.start.saturating_add(number))).collect();
+    }
+    let can_start = can_start || running.is_some();
+    if let (Some(set), true) = (running, options.start != StartMode::None) {
+        refuse_unfilled(point, chosen, &ordinals, (&to.name, set), foreign)?;
+    }
     match options.start {
         StartMode::None => Ok(PlannedStart::None("as asked".into())),
         StartMode::Ordered | StartMode::Parallel if !can_start => Err(Refusal::CannotStart { set: to.to_string() }),
         StartMode::Ordered => Ok(PlannedStart::Ordered(ordinals)),
         StartMode::Parallel => Ok(PlannedStart::Parallel(ordinals)),
-        StartMode::AsSet if !can_start => Ok(PlannedStart::None("no start command is set".into())),
-        StartMode::AsSet if !options.claims.is_empty() || !options.paths.is_empty() => {
+        StartMode::AsSet if !can_start => Ok(PlannedStart::None("nothing here is known to start them".into())),
+        StartMode::AsSet if !comes_up_again && (!options.claims.is_empty() || !options.paths.is_empty()) => {
             Ok(PlannedStart::None("only a part of the volumes is restored".into()))
         }
         StartMode::AsSet => {
             let recorded = || point.manifest.set.pod_management_policy.as_deref() == Some("Parallel");
-            let at_once = options.starts_at_once.unwrap_or_else(recorded);
+            let at_once = options.starts_at_once.or(running.map(|set| set.at_once)).unwrap_or_else(recorded);
             Ok(if at_once { PlannedStart::Parallel(ordinals) } else { PlannedStart::Ordered(ordinals) })
         }
     }
@@ -314,7 +389,6 @@ fn planned_start(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::set_state::Target;
     use crate::repository::points::sample;
 
     fn web() -> SetName {
@@ -342,9 +416,10 @@ mod tests {
                 state: TargetState::Absent,
                 room: Some(Room { device: 1, bytes: 1 << 30 }),
                 used: 0,
+                shape: ClaimShape::default(),
             })
             .collect();
-        let targets = Targets { place: "/srv".into(), claims, foreign: Vec::new() };
+        let targets = Targets { place: "/srv".into(), claims, ..Targets::default() };
         let mut circumstances = Circumstances { to, targets, paths: Vec::new(), left_out, can_start: true, notes: Vec::new() };
         change(&mut circumstances);
         plan(point, chosen, circumstances, options)
@@ -508,6 +583,51 @@ mod tests {
         assert!(matches!(start(&none, None, true), Ok(PlannedStart::None(_))));
         let part = RestoreOptions { claims: vec!["wal".into()], ..options() };
         assert!(matches!(start(&part, None, true), Ok(PlannedStart::None(_))));
+    }
+
+    #[test]
+    fn a_claim_that_is_made_is_never_smaller_than_it_was_nor_than_the_set_wants_it_and_of_the_class_that_was_asked_for() {
+        let shape = |class: &str, capacity| ClaimShape { class: Some(class.into()), capacity: Some(capacity), ..ClaimShape::default() };
+        let mut claims = [sample::claim("data", 0), sample::claim("data", 1)];
+        claims.iter_mut().for_each(|claim| claim.shape = shape("slow", 2000));
+        let point = sample::point(7, &claims);
+        let mapped = RestoreOptions { map_class: [("slow".to_owned(), "fast".to_owned())].into(), ..options() };
+        let plan = made(&point, &mapped, |c| {
+            c.targets.claims[0].shape.capacity = Some(3000);
+            (c.targets.claims[1].state, c.targets.claims[1].shape) = (TargetState::Empty, shape("slow", 2000));
+        })
+        .unwrap();
+        let shapes: Vec<_> = plan.claims.iter().map(|claim| (claim.shape.class.as_deref(), claim.shape.capacity)).collect();
+        assert_eq!(shapes, [(Some("fast"), Some(3000)), (Some("slow"), Some(2000))], "one that is there stays what it is");
+        let unknown = RestoreOptions { map_class: [("other".to_owned(), "fast".to_owned())].into(), ..options() };
+        assert_eq!(made(&point, &unknown, |_| ()).unwrap_err().to_string(), "no claim of point 07070707 has class other: there is slow");
+    }
+
+    #[test]
+    fn a_set_that_is_not_there_is_made_at_0_as_it_was_recorded_if_somebody_asks_for_it() {
+        let mut point = point();
+        let asked = RestoreOptions { create_set: true, ..options() };
+        let nothing_starts = |c: &mut Circumstances| c.can_start = false;
+        assert!(matches!(made(&point, &asked, nothing_starts), Err(Refusal::NoObjects { .. })));
+        (point.manifest.set.start, point.manifest.set.replicas) = (9, 3);
+        point.manifest.set.objects = vec![
+            serde_json::json!({ "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": { "name": "web", "namespace": "shop" },
+                "spec": { "replicas": 3, "volumeClaimTemplates": [{ "spec": { "storageClassName": "slow" } }] } }),
+            serde_json::json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web", "namespace": "shop" }, "spec": {} }),
+            serde_json::json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "web" } }),
+        ];
+        let to = RestoreOptions { to: Some("test/web".parse().unwrap()), ..asked.clone() };
+        let plan = made(&point, &to, nothing_starts).unwrap();
+        let kinds: Vec<&str> = plan.create.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["Service", "StatefulSet"], "nothing else is made of what a bucket says");
+        assert!(plan.create.iter().all(|object| object["metadata"]["namespace"] == "test"));
+        assert_eq!(plan.create[1]["spec"]["replicas"], 0);
+        assert_eq!(plan.start, PlannedStart::Ordered(vec![Ordinal(9), Ordinal(10), Ordinal(11)]));
+        assert!(plan.was.is_none() && plan.lines().iter().any(|line| line.contains("\"StatefulSet\"")), "{:?}", plan.lines());
+        let renamed = RestoreOptions { to: Some("test/copy".parse().unwrap()), ..asked.clone() };
+        assert!(matches!(made(&point, &renamed, nothing_starts), Err(Refusal::CreateRenamed { .. })));
+        let there = made(&point, &asked, |c| c.targets.running = Some(SetRun { start: 9, replicas: 0, ..SetRun::default() })).unwrap();
+        assert_eq!(there.create, Vec::<Value>::new(), "a set that is there is not made");
     }
 
     #[test]

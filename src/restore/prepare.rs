@@ -7,7 +7,9 @@ use crate::model::entry::{Entry, Kind};
 use crate::model::id::Id;
 use crate::model::journal::Journal;
 use crate::model::manifest::PointKind;
+use crate::model::moved::{Known, moved};
 use crate::model::set::SetName;
+use crate::model::set_state::Targets;
 use crate::repository::Unreadable;
 use crate::repository::browse;
 use crate::repository::error::RepositoryError;
@@ -39,9 +41,44 @@ pub(super) async fn prepare(restore: &Restore, set: &SetName, options: &RestoreO
     let chosen = proving.all(chosen, &paths, &mut left_out, &mut notes).await?;
     let ids: Vec<ClaimId> = chosen.iter().map(|claim| claim.id.clone()).collect();
     let targets = restore.platform.read_targets(&to, &ids, options.replace).await?;
+    if options.replace && !options.allow_moved_volumes {
+        refuse_moved(&reader, &points, &to, &ids, &targets, options).await?;
+    }
     notes.extend(damaged);
     let circumstances = Circumstances { to, targets, paths, left_out, can_start: restore.platform.can_start(), notes };
     Ok(plan::plan(point, chosen, circumstances, options)?)
+}
+
+/// What is replaced should be what the set's last point knew under that ordinal.
+async fn refuse_moved(
+    reader: &Reader,
+    points: &Points,
+    to: &SetName,
+    ids: &[ClaimId],
+    targets: &Targets,
+    options: &RestoreOptions,
+) -> Result<(), RestoreError> {
+    let here: Vec<Known<'_>> = ids.iter().zip(&targets.claims).map(|(id, target)| (id, target.name.as_str(), &target.shape)).collect();
+    if here.iter().all(|(.., shape)| shape.volume.is_none()) {
+        return Ok(());
+    }
+    let of_target;
+    let points = if points.points.iter().any(|point| point.point.set == *to) {
+        points
+    } else {
+        of_target = points::list_points(reader, Some(to)).await?;
+        &of_target
+    };
+    let of_cluster = |point: &&StoredPoint| options.cluster.as_ref().is_none_or(|cluster| *cluster == point.point.cluster);
+    // Oldest first.
+    let Some(last) = points.points.iter().rev().filter(of_cluster).find(|point| point.point.set == *to) else { return Ok(()) };
+    let recorded: Vec<Known<'_>> =
+        last.claims.iter().map(|claim| (&claim.record.id, claim.record.name.as_str(), &claim.record.shape)).collect();
+    let moved = moved(here, &recorded);
+    if moved.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::Moved { point: last.point.id.short(), claims: moved.iter().map(ToString::to_string).collect() }.into())
 }
 
 /// What the index says, as far as it can be read, and what of it cannot, in words.

@@ -41,6 +41,7 @@ pub enum Refusal {
         claim: String,
         path: String,
         run: String,
+        in_cluster: bool,
     },
     Obstructed {
         path: String,
@@ -49,6 +50,28 @@ pub enum Refusal {
         place: String,
         claims: Vec<String>,
     },
+    /// What a claim holds is another ordinal's.
+    Moved {
+        point: String,
+        claims: Vec<String>,
+    },
+    /// Block for files, or the other way round.
+    OtherMode {
+        claims: Vec<String>,
+    },
+    NoSuchClass {
+        point: String,
+        class: String,
+        has: Vec<String>,
+    },
+    /// The point has no record of the set that another could be made of.
+    NoObjects {
+        point: String,
+    },
+    CreateRenamed {
+        from: String,
+        to: String,
+    },
     NoRoom {
         place: String,
         needs: u64,
@@ -56,6 +79,13 @@ pub enum Refusal {
     },
     CannotStart {
         set: String,
+    },
+    /// Ordinals would be started whose claims the restore neither fills nor finds.
+    Unfilled {
+        point: String,
+        ordinals: Vec<Ordinal>,
+        start: u32,
+        saved_start: u32,
     },
     /// A restore of the set is open.
     Open {
@@ -116,12 +146,30 @@ impl fmt::Display for Refusal {
             Refusal::NoSuchPath { point, path } => write!(f, "point {point} has no `{}` in any of the chosen claims", path.escape_debug()),
             Refusal::BadName { name } => write!(f, "`{}` cannot be a claim's name", name.escape_debug()),
             Refusal::HoldsData { claims } => write!(f, "targets hold data: {}", listed(claims)),
-            Refusal::HalfRestored { claim, path, run } => write!(f, "claim {claim} at {path} was left half restored by {run}"),
-            Refusal::Obstructed { path } => write!(f, "{path} is no folder"),
+            Refusal::HalfRestored { claim, path, run, .. } => write!(f, "claim {claim} at {path} was left half restored by {run}"),
+            Refusal::Obstructed { path } => write!(f, "{path} is in the way: it is no folder, or a claim that is being deleted"),
             Refusal::ExtraClaims { place, claims } => {
                 write!(f, "{place} holds claims of the set that the point does not have: {}", listed(claims))
             }
+            Refusal::Moved { point, claims } => {
+                write!(f, "volumes are under other ordinals than in the set's last point {point}: {}", listed(claims))
+            }
+            Refusal::OtherMode { claims } => {
+                write!(f, "claims have another volumeMode (Block or Filesystem) than in the point: {}", listed(claims))
+            }
+            Refusal::NoSuchClass { point, class, has } => {
+                write!(f, "no claim of point {point} has class {class}: there is {}", listed(has))
+            }
+            Refusal::NoObjects { point } => write!(f, "point {point} has no record of a StatefulSet"),
+            Refusal::CreateRenamed { from, to } => {
+                write!(f, "set {from} cannot be made under the name {to}: its labels and Service would be those of {from}")
+            }
             Refusal::NoRoom { place, needs, has } => write!(f, "{place} has room for {has} bytes and {needs} are needed"),
+            Refusal::Unfilled { point, ordinals, start, saved_start } => {
+                let ordinals: Vec<String> = ordinals.iter().map(Ordinal::to_string).collect();
+                write!(f, "ordinals would start with nothing in their claims, which point {point} does not have: {}", listed(&ordinals))?;
+                if start == saved_start { Ok(()) } else { write!(f, " (the set begins at {start}, in the point at {saved_start})") }
+            }
             Refusal::CannotStart { set } => write!(f, "no start command is known for set {set}"),
             Refusal::Open { set, run, phase } => write!(f, "restore {run} of set {set} is open: {phase}"),
             Refusal::NotOpen { set } => write!(f, "no restore of set {set} is open here"),
@@ -150,7 +198,13 @@ impl Refusal {
             Refusal::BadPath { .. } => "give it as `dir/file`, without `..`".into(),
             Refusal::NoSuchPath { .. } => "`keepset ls POINT CLAIM` shows what is there".into(),
             Refusal::BadName { .. } => "choose a shorter `--to`".into(),
-            Refusal::HoldsData { .. } => "choose an empty place with `--into`, or say `--replace`: it seals what they hold in a safety point, then makes them equal to the point".into(),
+            Refusal::HoldsData { .. } => "say `--replace`: it seals what they hold in a safety point, then makes them equal to the point; or choose another name with `--to`, or an empty folder with `--into`".into(),
+            Refusal::HalfRestored { path, in_cluster: true, .. } => {
+                let (namespace, claim) = path.split_once('/').unwrap_or(("", path));
+                format!(
+                    "`--replace --no-safety` makes it equal to a point; or, once you know that it is whole: `kubectl --namespace {namespace} annotate persistentvolumeclaim {claim} keepset.dev/half-restored-`"
+                )
+            }
             Refusal::HalfRestored { claim, path, .. } => {
                 format!(
                     "`--replace --no-safety` makes it equal to a point; or remove {path} and `.keepset-incomplete-{claim}` beside it; or choose another `--into`"
@@ -158,15 +212,24 @@ impl Refusal {
             }
             Refusal::Obstructed { .. } => "move it away, or choose another place with `--into`".into(),
             Refusal::ExtraClaims { .. } => "they would be started beside older data: move them away, or say `--allow-extra-claims`".into(),
+            Refusal::Moved { .. } => "put them back under their own claims; or say `--allow-moved-volumes`, and what they hold is replaced all the same".into(),
+            Refusal::OtherMode { .. } => "restore into other claims, or with `--into` into a folder".into(),
+            Refusal::NoSuchClass { .. } => "`keepset show` tells the class of each claim".into(),
+            Refusal::NoObjects { .. } => "make the set by your own means; it adopts the claims".into(),
+            Refusal::CreateRenamed { .. } => "leave `--create-set` out and make the set by your own means; it adopts the claims".into(),
             Refusal::NoRoom { .. } => "make room, choose another place with `--into`, or say `--ignore-room`".into(),
+            Refusal::Unfilled { .. } => "give the set the point's ordinals, or say `--start none` and start it by hand".into(),
             Refusal::CannotStart { .. } => "set one in the settings, or say `--start none`".into(),
             Refusal::Open { .. } => "`keepset restore` with `--resume` goes on with it, with `--undo` takes it back".into(),
             Refusal::NotOpen { .. } => "leave `--resume` and `--undo` out to begin one".into(),
             Refusal::OtherRun { .. } => "leave the run out, or name that one".into(),
             Refusal::OtherSet { open, .. } => format!("name it: `keepset restore {open}` with `--resume` or `--undo`"),
             Refusal::Done { .. } => "`--resume` closes it; the way back is a restore of the safety point".into(),
-            Refusal::BadJournal { .. } => {
-                "a later version of keepset may follow it; if nothing can, move `.keepset-restore-…` away and `--replace` all claims".into()
+            Refusal::BadJournal { set, .. } => {
+                let name = set.rsplit('/').next().unwrap_or(set);
+                format!(
+                    "a later version of keepset may follow it; if nothing can, move it away (the ConfigMap `keepset-restore-{name}`, or among folders `.keepset-restore-{name}`) and `--replace` all claims"
+                )
             }
             Refusal::BeingUndone { .. } => "`--undo` goes on with that".into(),
             Refusal::AlreadyStarted { .. } => {

@@ -4,7 +4,7 @@ use super::*;
 use crate::model::entry::{Attrs, Entry, Kind};
 use crate::model::manifest::{ClaimRecord, Manifest};
 use crate::model::mover_job::{ClaimReport, FailureKind, MoverJob, MoverLine, MoverReport, Task};
-use crate::model::set_state::TargetState;
+use crate::model::set_state::{SetRun, TargetState};
 use crate::monitor::Silent;
 use crate::platform::fake::Fake;
 use crate::repository::index::Index;
@@ -111,7 +111,7 @@ async fn house(fake: Fake) -> House {
     let before = sealed(&repository, "before", "2026-11-24T06:00:00Z").await;
     let (log, journal) = (fake.log.clone(), fake.journal.clone());
     let sealing = log.clone();
-    let seal_safety: SealSafety = Arc::new(move |_, claims| {
+    let seal_safety: SealSafety = Arc::new(move |_, claims, _| {
         let names: Vec<String> = claims.iter().map(|claim| claim.name("web")).collect();
         sealing.lock().unwrap().push(format!("seal {}", names.join(" ")));
         Box::pin(async move { Ok(SafetyPoint { point: before, complete: true }) })
@@ -357,7 +357,7 @@ async fn a_safety_point_that_fails_or_is_partial_keeps_everything_as_it_is() {
     for complete in [Some(false), None] {
         let mut house = house(Fake { targets: full(), ..able() }).await;
         let point = house.before;
-        house.restore.seal_safety = Arc::new(move |_, _| {
+        house.restore.seal_safety = Arc::new(move |_, _, _| {
             let failure = SafetyFailure { error: "unreadable".into(), hint: None, kind: FailureKind::Failed };
             Box::pin(async move { complete.map(|complete| SafetyPoint { point, complete }).ok_or(failure) })
         });
@@ -434,4 +434,39 @@ fn a_restore_can_run_on_any_thread() {
         async move { restore.run(&set, &options).await }
     }
     let _ = run;
+}
+
+/// A set that runs two of the three ordinals that the point has.
+fn running() -> Fake {
+    let running = SetRun { start: 9, replicas: 2, at_once: false, retention: None };
+    Fake { running: Some(running), foreign: vec!["data-web-9".into()], targets: full(), starts: Some([9, 10].into()), ..able() }
+}
+
+#[tokio::test]
+async fn a_running_set_is_stopped_before_its_claims_are_made_safe_and_comes_up_as_large_as_it_was() {
+    let house = house(running()).await;
+    let only = RestoreOptions { ordinals: vec![Ordinal(10)], ..replacing() };
+    let restored = house.restore.run(&web(), &only).await.unwrap();
+    let expected =
+        "stop set, 1 claims,seal data-web-10,reopen data-web-10,mover 10,close data-web-10,start 9,start 10,give back, replicas None";
+    assert_eq!(log(&house).join(","), expected);
+    assert_eq!(restored.started, [Ordinal(9), Ordinal(10)]);
+}
+
+#[tokio::test]
+async fn a_set_that_was_stopped_for_nothing_runs_again_and_an_undone_one_too() {
+    let fails = |_: &MoverJob| vec![MoverLine::Failed { error: "no".into(), hint: None, kind: FailureKind::Failed }];
+    let failed = house(Fake { work: Some(Box::new(fails)), ..running() }).await;
+    failed.restore.run(&web(), &replacing()).await.unwrap_err();
+    assert!(!log(&failed).iter().any(|line| line.starts_with("give back")), "it is half filled: {:?}", log(&failed));
+    let given_up = RestoreOptions { safety: false, ..replacing() };
+    failed.log.lock().unwrap().clear();
+    let undone = failed.restore.undo(&web(), None, &given_up).await;
+    assert!(undone.is_err(), "the movers still fail");
+    assert_eq!(log(&failed)[0], "stop set, 3 claims");
+
+    let untouched = house(Fake { unopened: vec!["data-web-9".into()], targets: Vec::new(), ..running() }).await;
+    untouched.restore.run(&web(), &one_by_one()).await.unwrap_err();
+    assert_eq!(log(&untouched), ["stop set, 3 claims", "give back, replicas Some(2)"]);
+    assert_eq!(*untouched.journal.lock().unwrap(), None);
 }

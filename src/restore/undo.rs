@@ -8,6 +8,7 @@ use crate::model::journal::{Before, Journal, Phase, Progress, Step};
 use crate::model::mover_job::{FillMode, Problem};
 use crate::model::set_state::TargetState;
 use crate::monitor::Event;
+use crate::platform::SetHold;
 use crate::repository::lock::Lock;
 use crate::restore::Restore;
 use crate::restore::error::RestoreError;
@@ -56,10 +57,15 @@ pub(super) async fn carry_out(
     restore: &Restore,
     log: &Log,
     options: &RestoreOptions,
-    lock: &Lock,
+    held: (&Lock, &SetHold),
 ) -> Result<(UndoPlan, Vec<Problem>), RestoreError> {
     let done = prepare::planned(&log.journal().await)?;
     plan(&log.journal().await, &done, !options.safety)?;
+    if done.was.is_some() {
+        // It may have died before it had stopped the set, or somebody may have started it since.
+        let names: Vec<String> = done.claims.iter().map(|claim| claim.name.clone()).collect();
+        restore.platform.stop(&done.to, &names).await?;
+    }
     reconcile(restore, &done, log).await?;
     let journal = log.journal().await;
     let mut undo = plan(&journal, &done, !options.safety)?;
@@ -74,16 +80,20 @@ pub(super) async fn carry_out(
     let run = &journal.opening().run;
     for claim in &undo.emptied {
         restore.monitor.event(Event::Step(format!("taking back {}", claim.name)));
-        restore.platform.open_claim(run, &claim.name, FillMode::Replace).await?;
-        restore.platform.abandon_claim(run, &claim.name, claim.before == Before::Absent).await?;
+        restore.platform.open_claim(run, &claim.place(&done.to), FillMode::Replace).await?;
+        restore.platform.abandon_claim(run, &claim.place(&done.to), claim.before == Before::Absent).await?;
         log.note(Step::TakenBack { claim: claim.name.clone() }).await?;
     }
     let claims = undo.refilled.clone();
-    let work = Work { restore, log, lock, options, set: &done.to, claims, paths: &[], skip_damaged: false, way: Way::Back };
+    let (lock, lost) = (held.0, held.1.lost());
+    let work = Work { restore, log, lock, lost, options, set: &done.to, claims, paths: &[], skip_damaged: false, way: Way::Back };
     let reports = work.carry_out().await?;
-    for claim in &undo.left {
+    for claim in done.claims.iter().filter(|claim| undo.left.contains(&claim.name)) {
         // No backup may take the set for whole as it is now.
-        restore.platform.open_claim(run, claim, FillMode::Replace).await?;
+        restore.platform.open_claim(run, &claim.place(&done.to), FillMode::Replace).await?;
+    }
+    if let Some(was) = &done.was {
+        restore.platform.give_back(&done.to, was, Some(was.replicas)).await?;
     }
     let problems = reports.into_values().flat_map(|report| report.claims).flat_map(|claim| claim.problems).collect();
     Ok((undo, problems))
@@ -101,7 +111,9 @@ pub(super) async fn reconcile(restore: &Restore, plan: &RestorePlan, log: &Log) 
         let is_ours = matches!(&target.state, TargetState::HalfRestored(marked) if marked == run);
         match journal.progress(&claim.name) {
             // It died between the note and the mark.
-            Some(Progress::Filled { .. } | Progress::Untouched) if is_ours => restore.platform.close_claim(run, &claim.name).await?,
+            Some(Progress::Filled { .. } | Progress::Untouched) if is_ours => {
+                restore.platform.close_claim(run, &claim.place(&plan.to)).await?;
+            }
             Some(Progress::Filling) if !is_ours && claim.before != Before::Data && journal.phase() == Phase::Filling => {
                 log.note(Step::TakenBack { claim: claim.name.clone() }).await?;
             }

@@ -40,6 +40,13 @@ impl RestorePlan {
         if ordinals.len() > 1 && self.parallel > 1 {
             lines.push(format!("up to {} ordinals at a time", self.parallel.min(ordinals.len())));
         }
+        if !self.create.is_empty() {
+            lines.push(format!("then make, as the point recorded it, set {} at 0:", self.to));
+            for object in &self.create {
+                let text = serde_json::to_string_pretty(object).unwrap_or_default();
+                lines.extend(text.lines().map(|line| format!("    {line}")));
+            }
+        }
         lines.push(match &self.start {
             PlannedStart::Ordered(ordinals) => format!("then start, each ready before the next: {}", numbers(ordinals)),
             PlannedStart::Parallel(ordinals) => format!("then start at once: {}", numbers(ordinals)),

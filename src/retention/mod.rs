@@ -6,6 +6,8 @@
 
 mod bucket;
 mod policy;
+#[cfg(test)]
+mod two_years;
 
 pub use policy::{BadSpan, Policy, Span};
 

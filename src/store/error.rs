@@ -253,6 +253,13 @@ fn answer(shown: &str) -> Option<Answer> {
     if shown.starts_with("Received redirect without LOCATION") {
         return Some(Answer { status: 301, code: "PermanentRedirect".to_owned(), message: String::new() });
     }
+    if let Some(rest) = shown.strip_prefix("DeleteObjects request failed for key ") {
+        // One of many that were to be deleted: the answer as a whole was 200.
+        let (rest, code) = rest.strip_suffix(')')?.rsplit_once(" (code: ")?;
+        let message = rest.split_once(": ").map_or("", |(_, message)| message);
+        let status = if code == "AccessDenied" { 403 } else { 200 };
+        return Some(Answer { status, code: code.to_owned(), message: in_a_line(message) });
+    }
     let rest = shown.strip_prefix("Server returned non-2xx status code: ").or_else(|| {
         // A 200 whose body tells of a failure.
         shown.strip_prefix("Server returned error response: ")
@@ -267,7 +274,11 @@ fn answer(shown: &str) -> Option<Answer> {
 fn element(body: &str, name: &str) -> Option<String> {
     let (_, rest) = body.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once('<')?;
-    Some(text.chars().filter(|c| !c.is_control()).take(200).collect())
+    Some(in_a_line(text))
+}
+
+fn in_a_line(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 impl Answer {
@@ -298,7 +309,11 @@ impl Answer {
 
 impl std::fmt::Display for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the store answered {}", self.status)?;
+        f.write_str("the store answered")?;
+        // What one of many was answered has no status of its own.
+        if self.status != 200 {
+            write!(f, " {}", self.status)?;
+        }
         for part in [&self.code, &self.message] {
             if !part.is_empty() {
                 write!(f, ": {part}")?;
@@ -347,6 +362,17 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::ClockSkew);
         assert_eq!(error.source().unwrap().to_string(), "the store answered 403: RequestTimeTooSkewed: The difference is too large.");
         assert!(!format!("{error:?}").contains("geheim"));
+    }
+
+    #[test]
+    fn one_object_that_may_not_be_deleted_is_told_as_the_store_tells_it() {
+        let source = "DeleteObjects request failed for key locks/00: Access Denied. (code: AccessDenied)";
+        let error =
+            StoreError::new("delete", "s3://bucket", "locks/00", &object_store::Error::Generic { store: "S3", source: source.into() });
+        assert_eq!(
+            (error.kind, error.source().unwrap().to_string().as_str()),
+            (ErrorKind::Denied, "the store answered 403: AccessDenied: Access Denied.")
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Where the program's own log goes: standard error, filtered as the user asked.
 
+pub mod metrics;
+
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
@@ -21,8 +23,9 @@ pub fn start(settings: &Settings) -> Result<(), BadFilter> {
     let filter = match &settings.filter {
         Some(text) => EnvFilter::try_new(text).map_err(|source| BadFilter { filter: text.clone(), source })?,
         None => EnvFilter::new(match settings.verbosity {
-            0 => "warn",
-            1 => "warn,keepset=info",
+            // What this library logs as errors is asked again, and told here as it should be.
+            0 => "warn,kube_client=off",
+            1 => "warn,kube_client=off,keepset=info",
             2 => "info,keepset=debug",
             _ => "debug,keepset=trace",
         }),

@@ -97,6 +97,9 @@ impl VolumeError {
         }
         let text = match self.errno()? {
             Errno::PERM if matches!(self, VolumeError::Io { operation: "create device", .. }) => "devices need root's right CAP_MKNOD",
+            Errno::PERM | Errno::ACCESS if matches!(self, VolumeError::Io { operation: "open device", .. }) => {
+                "give the set's pods the device's group (`supplementalGroups`), which movers take over; or run movers as root: `--mover-root`"
+            }
             Errno::NOSPC => "make room on the volume (bytes or inodes), or use a larger one",
             Errno::DQUOT => "raise the quota of the volume or its owner",
             Errno::ROFS => "mount the volume for writing",

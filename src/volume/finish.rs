@@ -58,6 +58,9 @@ struct Subject<'a> {
     problems: Vec<Problem>,
 }
 
+/// What a problem with times begins with.
+const TIMES: &str = "times";
+
 #[derive(Clone, Copy)]
 enum On<'a> {
     Fd(BorrowedFd<'a>),
@@ -114,6 +117,17 @@ impl Finisher {
     pub(super) fn dir(&self, dir: &Dir, attrs: &Attrs, origin: Origin) -> Result<Vec<Problem>, VolumeError> {
         let now = fstat(dir).map_err(|errno| dir.error("look at", b"", errno))?.into();
         Ok(self.opened(dir.as_fd(), &now, &|| path_text(&dir.path_of(b"")), attrs, origin))
+    }
+
+    /// The volume's root, which may belong to root while its content belongs to this user: only an owner can set times, and those of the root
+    /// tell nobody anything.
+    pub(super) fn root(&self, dir: &Dir, attrs: &Attrs) -> Result<Vec<Problem>, VolumeError> {
+        let now: Stat = fstat(dir).map_err(|errno| dir.error("look at", b"", errno))?.into();
+        let mut problems = self.opened(dir.as_fd(), &now, &|| path_text(&dir.path_of(b"")), attrs, Origin::Found);
+        if self.uid != 0 && now.uid != self.uid && now.uid == attrs.uid {
+            problems.retain(|problem| !problem.reason.starts_with(TIMES));
+        }
+        Ok(problems)
     }
 
     fn opened(&self, fd: BorrowedFd<'_>, now: &Stat, path: &dyn Fn() -> String, attrs: &Attrs, origin: Origin) -> Vec<Problem> {
@@ -267,7 +281,7 @@ impl Subject<'_> {
         };
         let is_time = |time: Time| time.nanos < 1_000_000_000;
         let result = if is_time(attrs.atime) && is_time(attrs.mtime) { result } else { Err(Errno::INVAL) };
-        self.note(result, || "times".to_owned());
+        self.note(result, || TIMES.to_owned());
     }
 
     fn note(&mut self, result: Result<(), Errno>, what: impl Fn() -> String) {

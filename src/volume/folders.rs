@@ -174,7 +174,7 @@ impl Target {
             }
         }
         if let Some(attrs) = root {
-            problems.extend(self.finisher.dir(&self.root, attrs, Origin::Found)?);
+            problems.extend(self.finisher.root(&self.root, attrs)?);
         }
         Ok(problems)
     }

@@ -6,8 +6,10 @@
 //! - reading: [`Dir`] lists and opens, [`DirStack`] walks to any depth, [`OpenFile`] gives bytes, holes and attributes
 //! - writing: [`Target`] makes folders, files and special files, [`TargetFile`] takes bytes in any order, attributes come last
 //! - replacing: an [`Old`] gives out the names that were there before, each an [`OldName`] that may be kept, replaced or taken away
+//! - a volume without a file system is a [`Device`]: bytes in place
 //! - a folder on another file system is a mount point and not part of the volume ([`Dir::is_mount_point`])
 
+mod device;
 mod dir;
 mod error;
 mod file;
@@ -27,6 +29,7 @@ mod tests;
 mod walk;
 mod xattr;
 
+pub use device::{Device, is_device};
 pub use dir::{Dir, Names, RawEntry};
 pub use error::VolumeError;
 pub use file::OpenFile;

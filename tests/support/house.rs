@@ -13,11 +13,12 @@ use std::time::Duration;
 use keepset::backup::{Backup, BackupError, BackupOptions, Sealed};
 use keepset::cli::safety::seal_by;
 use keepset::clock::Clock;
-use keepset::model::claim::ClaimId;
+use keepset::model::claim::{ClaimId, ClaimPlace};
 use keepset::model::id::Id;
+use keepset::model::manifest::Consistency;
 use keepset::model::mover_job::{FillMode, MoverJob, MoverLine};
 use keepset::model::set::{Ordinal, SetName};
-use keepset::model::set_state::{SetState, Targets};
+use keepset::model::set_state::{CutClaim, SetState, Targets};
 use keepset::monitor::Silent;
 use keepset::mover;
 use keepset::mover::error::MoverError;
@@ -181,6 +182,19 @@ impl House {
         let (_cancel, restore) = self.restorer(repository, into, identity);
         let options = RestoreOptions { point: point.hex().parse().unwrap(), wait_lock: Duration::ZERO, ..RestoreOptions::default() };
         restore.run(&web(), &options).await
+    }
+
+    /// A restore of a point over the volumes themselves, which gives up the way back.
+    pub async fn restore_over(&self, store: &Store, point: &Id) -> Result<Restored, Failure> {
+        let (_cancel, restore) = self.restorer(self.open(store).await?, &self.live(), the_living());
+        let options = RestoreOptions {
+            point: point.hex().parse().unwrap(),
+            replace: true,
+            safety: false,
+            wait_lock: Duration::ZERO,
+            ..RestoreOptions::default()
+        };
+        Ok(restore.run(&web(), &options).await?)
     }
 
     /// Goes on with a restore into a folder that was left open there.
@@ -384,6 +398,10 @@ impl Platform for InProcess {
         self.folders.read_set(set).await
     }
 
+    async fn cut(&self, run: &str, set: &SetName, claims: &[ClaimId], consistency: Consistency) -> Result<Vec<CutClaim>, PlatformError> {
+        self.folders.cut(run, set, claims, consistency).await
+    }
+
     async fn read_targets(&self, set: &SetName, claims: &[ClaimId], measure: bool) -> Result<Targets, PlatformError> {
         self.folders.read_targets(set, claims, measure).await
     }
@@ -408,15 +426,15 @@ impl Platform for InProcess {
         self.folders.close_journal(hold).await
     }
 
-    async fn open_claim(&self, run: &str, claim: &str, mode: FillMode) -> Result<String, PlatformError> {
+    async fn open_claim(&self, run: &str, claim: &ClaimPlace, mode: FillMode) -> Result<String, PlatformError> {
         self.folders.open_claim(run, claim, mode).await
     }
 
-    async fn close_claim(&self, run: &str, claim: &str) -> Result<(), PlatformError> {
+    async fn close_claim(&self, run: &str, claim: &ClaimPlace) -> Result<(), PlatformError> {
         self.folders.close_claim(run, claim).await
     }
 
-    async fn abandon_claim(&self, run: &str, claim: &str, remove: bool) -> Result<(), PlatformError> {
+    async fn abandon_claim(&self, run: &str, claim: &ClaimPlace, remove: bool) -> Result<(), PlatformError> {
         self.folders.abandon_claim(run, claim, remove).await
     }
 

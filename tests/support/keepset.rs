@@ -46,7 +46,8 @@ impl Keepset {
         use std::os::unix::fs::{PermissionsExt, chown};
         let mut keepset = Keepset::bare();
         let program = keepset.path("keepset");
-        fs::copy(&keepset.program, &program).unwrap();
+        // By another process: a program that is forked off meanwhile would have the copy open for writing too, and it could not be run.
+        assert!(Command::new("cp").args([&keepset.program, &program]).status().unwrap().success());
         fs::set_permissions(keepset.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         chown(keepset.dir.path(), Some(uid), Some(uid)).unwrap();
         (keepset.program, keepset.uid) = (program, Some(uid));

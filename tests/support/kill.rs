@@ -44,6 +44,12 @@ fn kill(child: &mut Child, victim: Victim) -> bool {
     }
 }
 
+/// Sends a signal to a process that has not been waited for.
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
 fn children_of(parent: u32) -> Vec<i32> {
     let stat = |entry: fs::DirEntry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;

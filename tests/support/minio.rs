@@ -1,7 +1,7 @@
 //! A MinIO server of the test program's own, gone when the program is.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -99,6 +99,33 @@ impl Minio {
     pub fn variables(&self) -> HashMap<String, String> {
         [("AWS_ACCESS_KEY_ID", &self.access_key), ("AWS_SECRET_ACCESS_KEY", &self.secret_key)]
             .map(|(name, value)| (name.to_owned(), value.clone()))
+            .into()
+    }
+
+    /// The variables of a key of an hour that may do everything but these, such as `s3:DeleteObject`.
+    pub fn variables_without(&self, actions: &[&str]) -> HashMap<String, String> {
+        let everywhere = "arn:aws:s3:::*";
+        let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [
+            { "Effect": "Allow", "Action": ["s3:*"], "Resource": [everywhere] },
+            { "Effect": "Deny", "Action": actions, "Resource": [everywhere] },
+        ] });
+        // Out of the list of processes.
+        let user = format!("user = \"{}:{}\"\n", self.access_key, self.secret_key);
+        let mut curl = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail", "--config", "-", "--aws-sigv4", "aws:amz:us-east-1:sts"])
+            .args(["--data", "Action=AssumeRole&Version=2011-06-15&DurationSeconds=3600", "--data-urlencode", &format!("Policy={policy}")])
+            .arg(&self.endpoint)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        curl.stdin.take().unwrap().write_all(user.as_bytes()).unwrap();
+        let output = curl.wait_with_output().unwrap();
+        assert!(output.status.success(), "MinIO gives no key");
+        let answer = String::from_utf8(output.stdout).unwrap();
+        let of = |tag: &str| answer.split_once(&format!("<{tag}>")).unwrap().1.split_once("</").unwrap().0.to_owned();
+        [("AWS_ACCESS_KEY_ID", "AccessKeyId"), ("AWS_SECRET_ACCESS_KEY", "SecretAccessKey"), ("AWS_SESSION_TOKEN", "SessionToken")]
+            .map(|(name, tag)| (name.to_owned(), of(tag)))
             .into()
     }
 

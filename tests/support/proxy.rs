@@ -33,6 +33,8 @@ pub enum Fate {
     Held(Gate),
     /// The answer comes in eight pieces, each after this time.
     Drip(Duration),
+    /// The store does it, and its answer says of every object that it is a year older than it is.
+    Aged,
 }
 
 /// One request, as it came.
@@ -145,7 +147,7 @@ async fn serve(client: TcpStream, server: &str, state: &Mutex<State>) -> std::io
             }
             Fate::BlackHole => std::future::pending().await,
             Fate::Held(gate) => gate.pass().await,
-            Fate::Pass | Fate::LoseReply | Fate::CutReply | Fate::Drip(_) => {}
+            Fate::Pass | Fate::LoseReply | Fate::CutReply | Fate::Drip(_) | Fate::Aged => {}
         }
         let mut connection = BufReader::new(TcpStream::connect(server).await?);
         connection.write_all(&request.bytes()).await?;
@@ -163,6 +165,7 @@ async fn serve(client: TcpStream, server: &str, state: &Mutex<State>) -> std::io
                     client.write_all(piece).await?;
                 }
             }
+            Fate::Aged => client.write_all(&aged(reply)).await?,
             _ => client.write_all(&reply).await?,
         }
     }
@@ -172,6 +175,20 @@ async fn serve(client: TcpStream, server: &str, state: &Mutex<State>) -> std::io
 /// Ends the connection without the courtesies: the other side is told that it was reset.
 fn reset(client: &BufReader<TcpStream>) -> std::io::Result<()> {
     client.get_ref().set_zero_linger()
+}
+
+/// Each `<LastModified>` of a list with the year before: as many bytes as it was.
+fn aged(mut reply: Vec<u8>) -> Vec<u8> {
+    const TAG: &[u8] = b"<LastModified>";
+    for at in 0..reply.len().saturating_sub(TAG.len() + 4) {
+        if !reply[at..].starts_with(TAG) {
+            continue;
+        }
+        let year = &mut reply[at + TAG.len()..][..4];
+        let before = std::str::from_utf8(year).unwrap().parse::<u32>().unwrap() - 1;
+        year.copy_from_slice(before.to_string().as_bytes());
+    }
+    reply
 }
 
 fn refusal(status: &str, code: &str, method: &str) -> Vec<u8> {

@@ -28,15 +28,17 @@ impl Restic {
         restic
     }
 
-    /// Runs it, successful or not. No cache: the next run must see what is in the repository, not what was.
+    /// Ready to be started. No cache: the next run must see what is in the repository, not what was.
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new("restic");
+        command.args(["--no-cache", "-q", "-r", &self.location]).args(args).env("RESTIC_PASSWORD", &self.password);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs it, successful or not.
     pub fn try_run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
-        Command::new("restic")
-            .args(["--no-cache", "-q", "-r", &self.location])
-            .args(args)
-            .env("RESTIC_PASSWORD", &self.password)
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
-            .output()
-            .expect("restic must be installed: `make test` sees to it")
+        self.command(args).output().expect("restic must be installed: `make test` sees to it")
     }
 
     /// What it says on its standard output.

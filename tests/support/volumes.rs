@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use keepset::clock::Clock;
+use keepset::model::claim::ClaimShape;
 use keepset::model::id::Id;
 use keepset::model::manifest::ChangeDetection;
 use keepset::model::mover_job::{ClaimReport, FillClaim, FillMode, MoverJob, MoverReport, SaveClaim, Task};
@@ -34,7 +35,15 @@ pub async fn run(repository: &Repository, task: Task) -> ClaimReport {
 
 pub fn save_claim(source: &Path, parent: Option<Id>, parent_cut: i64, change_detection: ChangeDetection) -> Task {
     let source = source.to_str().unwrap().to_owned();
-    Task::Save(vec![SaveClaim { name: "data-web-0".into(), source, parent, parent_cut: Some(parent_cut), change_detection }])
+    Task::Save(vec![SaveClaim {
+        name: "data-web-0".into(),
+        source,
+        volume: None,
+        shape: ClaimShape::default(),
+        parent,
+        parent_cut: Some(parent_cut),
+        change_detection,
+    }])
 }
 
 /// Saves, trusting every record that has not changed since the parent.
@@ -45,6 +54,7 @@ pub async fn save(repository: &Repository, source: &Path, parent: Option<Id>) ->
 /// Orders to bring back all of what was saved; the caller changes what it wants otherwise.
 pub fn fill_claim(saved: &ClaimReport, target: &Path, mode: FillMode) -> FillClaim {
     FillClaim {
+        shape: ClaimShape::default(),
         name: saved.name.clone(),
         tree: saved.tree,
         root: saved.root.clone(),

@@ -11,6 +11,7 @@
 mod change;
 mod chosen;
 mod compare;
+mod image;
 mod lost;
 mod plan;
 mod sweep;
@@ -31,6 +32,7 @@ use crate::clock::Clock;
 use crate::model::id::Id;
 use crate::model::mover_job::{ClaimReport, FillClaim, FillMode, Problem, ProblemKind};
 use crate::model::path_text::path_text;
+use crate::mover::begun::Begun;
 use crate::mover::counters::{Counters, add};
 use crate::mover::error::MoverError;
 use crate::repository::error::RepositoryError;
@@ -38,7 +40,7 @@ use crate::repository::hash::{Pieces, id_of};
 use crate::repository::pack::{self, BlobKind};
 use crate::repository::read_plan::{self, Range};
 use crate::repository::reader::Reader;
-use crate::volume::{DirId, Handles, Stat, Target, TargetFile, VolumeError};
+use crate::volume::{DirId, Handles, Stat, Target, TargetFile, VolumeError, is_device};
 
 use self::chosen::Chosen;
 use self::plan::{Batch, Planner};
@@ -95,8 +97,10 @@ type Fetched = (Arc<Batch>, Range<Purpose>, Result<Bytes, RepositoryError>);
 /// was to replace another leaves that untouched, except where it had to be written over in place for want of room: then it is gone, rather
 /// than be half the one and half the other. A folder whose tree is lost is there, with what it held before.
 pub fn fill_claim(tools: &Tools, claim: &FillClaim) -> Result<ClaimReport, MoverError> {
-    let started = tools.counters.progress();
-    let began = tools.clock.now();
+    if is_device(Path::new(&claim.target)) {
+        return image::fill_image(tools, claim);
+    }
+    let begun = Begun::now(&tools.clock, &tools.counters);
     let volume = |source: VolumeError| MoverError::Volume { claim: claim.name.clone(), source };
     let replaces = claim.mode == FillMode::Replace;
     let path = Path::new(&claim.target);
@@ -135,17 +139,8 @@ pub fn fill_claim(tools: &Tools, claim: &FillClaim) -> Result<ClaimReport, Mover
     let root = claim.paths.is_empty().then_some(&claim.root);
     fill.problems(fill.target.finish_dirs(root, tools.threads).map_err(volume)?);
     fill.target.sync().map_err(volume)?;
-    let ended = tools.counters.progress();
-    Ok(ClaimReport {
-        name: claim.name.clone(),
-        tree: claim.tree,
-        root: claim.root.clone(),
-        files: ended.files - started.files,
-        dirs: ended.dirs - started.dirs,
-        bytes: ended.bytes - started.bytes,
-        cut: began.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
-        problems: fill.problems.into_inner().unwrap_or_else(PoisonError::into_inner),
-    })
+    let problems = fill.problems.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(begun.report(&tools.counters, &claim.name, (claim.tree, claim.root.clone()), problems))
 }
 
 /// A further name of a file that is there by the time links are made.

@@ -8,6 +8,7 @@
 mod before;
 mod file;
 mod folder;
+mod image;
 mod walk;
 mod work;
 
@@ -21,13 +22,14 @@ use crate::clock::Clock;
 use crate::model::entry::{Entry, Kind};
 use crate::model::manifest::ChangeDetection;
 use crate::model::mover_job::{ClaimReport, Problem, ProblemKind, SaveClaim};
+use crate::mover::begun::Begun;
 use crate::mover::counters::Counters;
 use crate::mover::error::MoverError;
 use crate::repository::chunk::Chunker;
 use crate::repository::error::RepositoryError;
 use crate::repository::reader::Reader;
 use crate::repository::writer::Writer;
-use crate::volume::{Dir, VolumeError};
+use crate::volume::{Dir, VolumeError, is_device};
 
 use self::file::Zeros;
 
@@ -61,8 +63,10 @@ struct Save<'a> {
 
 /// Saves one claim. Blocks; for a thread outside of the runtime. Nothing is durable before the writer is finished.
 pub fn save_claim(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, MoverError> {
-    let started = tools.counters.progress();
-    let cut = tools.clock.now();
+    if is_device(Path::new(&claim.source)) {
+        return image::save_image(tools, claim);
+    }
+    let begun = Begun::now(&tools.clock, &tools.counters);
     let volume = |source: VolumeError| MoverError::Volume { claim: claim.name.clone(), source };
     let root = Arc::new(Dir::open_root(Path::new(&claim.source)).map_err(volume)?);
     let save = Save {
@@ -86,17 +90,7 @@ pub fn save_claim(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, Mover
     };
     let mut problems = std::mem::take(&mut *save.problems.lock().unwrap_or_else(PoisonError::into_inner));
     problems.sort_by(|a, b| a.path.cmp(&b.path));
-    let ended = tools.counters.progress();
-    Ok(ClaimReport {
-        name: claim.name.clone(),
-        tree,
-        root,
-        files: ended.files - started.files,
-        dirs: ended.dirs - started.dirs,
-        bytes: ended.bytes - started.bytes,
-        cut: cut.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
-        problems,
-    })
+    Ok(begun.report(&tools.counters, &claim.name, (tree, root), problems))
 }
 
 fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {

@@ -16,6 +16,8 @@ use crate::platform::folders::hold;
 use crate::platform::folders::target::sync;
 
 const PREFIX: &str = ".keepset-restore-";
+/// A closed journal of a restore that changed claims which were there keeps its bytes under this name, until the set's next one does.
+const CLOSED: &str = ".keepset-restored-";
 /// How long one that died may still seem to hold its journal.
 const LET_GO: Duration = Duration::from_secs(2);
 /// A journal has a few lines for each claim; one that is longer than all sets together is none.
@@ -26,17 +28,33 @@ pub(super) fn path(root: &Path, set: &SetName) -> PathBuf {
     root.join(format!("{PREFIX}{}", set.name))
 }
 
+fn closed_path(root: &Path, set: &SetName) -> PathBuf {
+    root.join(format!("{CLOSED}{}", set.name))
+}
+
 pub(super) fn is_journal(name: &str) -> bool {
-    name.starts_with(PREFIX)
+    name.starts_with(PREFIX) || name.starts_with(CLOSED)
 }
 
 pub(super) fn read(root: &Path, set: &SetName) -> Result<Option<String>, PlatformError> {
-    let path = path(root, set);
-    match File::open(&path) {
-        Ok(mut file) => text(&mut file).map(Some).map_err(|e| PlatformError::io("read", &path, e)),
+    read_at(&path(root, set))
+}
+
+fn read_at(path: &Path) -> Result<Option<String>, PlatformError> {
+    match File::open(path) {
+        Ok(mut file) => text(&mut file).map(Some).map_err(|e| PlatformError::io("read", path, e)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(PlatformError::io("read", &path, error)),
+        Err(error) => Err(PlatformError::io("read", path, error)),
     }
+}
+
+/// The run of the last restore of the set that changed claims and is closed.
+pub(super) fn last_run(root: &Path, set: &SetName) -> Result<Option<String>, PlatformError> {
+    let Some(text) = read_at(&closed_path(root, set))? else { return Ok(None) };
+    Ok(match Journal::read(&text) {
+        Ok(Some(journal)) => Some(journal.opening().run.clone()),
+        _ => Some("unknown".into()),
+    })
 }
 
 /// The run of a restore that has begun to change the set's claims and has not filled them all.
@@ -112,7 +130,10 @@ pub(super) fn append(file: &mut File, path: &Path, line: &str) -> Result<(), Pla
 
 pub(super) fn close(root: &Path, set: &SetName) -> Result<(), PlatformError> {
     let path = path(root, set);
-    fs::remove_file(&path).map_err(|e| PlatformError::io("remove", &path, e))?;
+    // A backup that began before this restore must see that there was one: it may have read claims from before and from after it.
+    let may_disturb = |text: String| Journal::read(&text).map_or(true, |journal| journal.is_some_and(|journal| journal.may_disturb()));
+    let closed = if read_at(&path)?.is_some_and(may_disturb) { fs::rename(&path, closed_path(root, set)) } else { fs::remove_file(&path) };
+    closed.map_err(|e| PlatformError::io("remove", &path, e))?;
     sync(root)
 }
 

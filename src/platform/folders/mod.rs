@@ -4,19 +4,22 @@ mod child;
 mod hold;
 mod journal;
 mod read;
+mod scratch;
 mod start;
 mod target;
 
+pub use scratch::FolderScratch;
 pub use start::StartCommand;
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use crate::model::claim::ClaimId;
+use crate::model::claim::{ClaimId, ClaimPlace};
+use crate::model::manifest::Consistency;
 use crate::model::mover_job::{FillMode, MoverJob};
 use crate::model::set::{Ordinal, SetName};
-use crate::model::set_state::{SetState, Targets};
+use crate::model::set_state::{CutClaim, SetState, Targets};
 use crate::platform::JournalHold;
 use crate::platform::Mover;
 use crate::platform::Platform;
@@ -64,6 +67,10 @@ impl Platform for Folders {
         read::read_set(&self.options, set)
     }
 
+    async fn cut(&self, _: &str, set: &SetName, claims: &[ClaimId], _: Consistency) -> Result<Vec<CutClaim>, PlatformError> {
+        read::as_they_are(&self.options.root, set, claims)
+    }
+
     async fn read_targets(&self, set: &SetName, claims: &[ClaimId], measure: bool) -> Result<Targets, PlatformError> {
         target::read_targets(&self.options.root, set, claims, measure)
     }
@@ -74,12 +81,12 @@ impl Platform for Folders {
 
     async fn open_journal(&self, set: &SetName, first: &str) -> Result<JournalHold, PlatformError> {
         let file = journal::open(&self.options.root, set, first).await?;
-        Ok(JournalHold { set: set.clone(), file: Some(file) })
+        Ok(JournalHold { set: set.clone(), file: Some(file), version: None })
     }
 
     async fn take_journal(&self, set: &SetName) -> Result<Option<(JournalHold, String)>, PlatformError> {
         let taken = journal::take(&self.options.root, set).await?;
-        Ok(taken.map(|(file, text)| (JournalHold { set: set.clone(), file: Some(file) }, text)))
+        Ok(taken.map(|(file, text)| (JournalHold { set: set.clone(), file: Some(file), version: None }, text)))
     }
 
     async fn append_journal(&self, hold: &mut JournalHold, line: &str) -> Result<(), PlatformError> {
@@ -94,16 +101,16 @@ impl Platform for Folders {
         journal::close(&self.options.root, &hold.set)
     }
 
-    async fn open_claim(&self, run: &str, claim: &str, mode: FillMode) -> Result<String, PlatformError> {
-        target::open_claim(&self.options.root, run, claim, mode)
+    async fn open_claim(&self, run: &str, claim: &ClaimPlace, mode: FillMode) -> Result<String, PlatformError> {
+        target::open_claim(&self.options.root, run, &claim.name, mode)
     }
 
-    async fn close_claim(&self, run: &str, claim: &str) -> Result<(), PlatformError> {
-        target::close_claim(&self.options.root, run, claim)
+    async fn close_claim(&self, run: &str, claim: &ClaimPlace) -> Result<(), PlatformError> {
+        target::close_claim(&self.options.root, run, &claim.name)
     }
 
-    async fn abandon_claim(&self, run: &str, claim: &str, remove: bool) -> Result<(), PlatformError> {
-        target::abandon_claim(&self.options.root, run, claim, remove).await
+    async fn abandon_claim(&self, run: &str, claim: &ClaimPlace, remove: bool) -> Result<(), PlatformError> {
+        target::abandon_claim(&self.options.root, run, &claim.name, remove).await
     }
 
     async fn start_mover(&self, job: &MoverJob, secret: &[u8]) -> Result<Mover, PlatformError> {

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::model::claim::ClaimId;
 use crate::model::claim::is_claim_name;
+use crate::model::claim::{ClaimId, ClaimShape};
 use crate::model::manifest::SetRecord;
 use crate::model::set::{Ordinal, SetName};
-use crate::model::set_state::{ClaimState, SetState};
+use crate::model::set_state::{ClaimState, CutClaim, SetState};
 use crate::platform::PlatformError;
 use crate::platform::folders::FoldersOptions;
 use crate::platform::folders::{journal, target};
@@ -47,6 +47,7 @@ pub(super) fn read_set(options: &FoldersOptions, set: &SetName) -> Result<SetSta
                 empty: path.is_some_and(|path| target::is_empty(path).unwrap_or(false)),
                 retained: !in_range(id.ordinal),
                 half_restored: target::mark_of(&root, &name),
+                shape: ClaimShape::default(),
                 id,
                 name,
             }
@@ -61,8 +62,18 @@ pub(super) fn read_set(options: &FoldersOptions, set: &SetName) -> Result<SetSta
         templates,
         ..SetRecord::default()
     };
-    let open_restore = journal::open_run(&root, set)?;
-    Ok(SetState { set: record, claims, foreign, open_restore })
+    let (open_restore, last_restore) = (journal::open_run(&root, set)?, journal::last_run(&root, set)?);
+    Ok(SetState { set: record, claims, foreign, open_restore, last_restore, ..SetState::default() })
+}
+
+/// Folders cannot be held still: movers read them as they are.
+pub(super) fn as_they_are(root: &Path, set: &SetName, claims: &[ClaimId]) -> Result<Vec<CutClaim>, PlatformError> {
+    let root = absolute(root)?;
+    let as_it_is = |claim: &ClaimId| {
+        let name = claim.name(&set.name);
+        CutClaim { source: root.join(&name).display().to_string(), name, volume: None, moment: None }
+    };
+    Ok(claims.iter().map(as_it_is).collect())
 }
 
 fn absolute(root: &Path) -> Result<PathBuf, PlatformError> {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::model::set::{Ordinal, SetName};
 use crate::platform::PlatformError;
-use crate::platform::command;
+use crate::platform::command::{self, fill_in};
 
 /// How an ordinal is started. `{set}`, `{namespace}`, `{ordinal}` and `{dir}` are replaced in every argument; the same stand in the
 /// variables `KEEPSET_SET`, `KEEPSET_NAMESPACE`, `KEEPSET_ORDINAL` and `KEEPSET_DIR`.
@@ -61,22 +61,6 @@ fn filled_in(argv: &[String], variables: &[(&str, String); 4]) -> Vec<String> {
     argv.iter()
         .map(|argument| fill_in(argument, &[("{set}", set), ("{namespace}", namespace), ("{ordinal}", ordinal), ("{dir}", dir)]))
         .collect()
-}
-
-/// One pass from left to right, so that a value which looks like a placeholder stays as it is.
-fn fill_in(argument: &str, values: &[(&str, &str)]) -> String {
-    let mut text = String::new();
-    let mut rest = argument;
-    while let Some(first) = rest.chars().next() {
-        if let Some((placeholder, value)) = values.iter().find(|(placeholder, _)| rest.starts_with(placeholder)) {
-            text.push_str(value);
-            rest = &rest[placeholder.len()..];
-        } else {
-            text.push(first);
-            rest = &rest[first.len_utf8()..];
-        }
-    }
-    text
 }
 
 #[cfg(test)]

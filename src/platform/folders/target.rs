@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::claim::{ClaimId, is_claim_name};
+use crate::model::claim::{ClaimId, ClaimShape, is_claim_name};
 use crate::model::mover_job::FillMode;
 use crate::model::set::SetName;
 use crate::model::set_state::{Room, Target, TargetState, Targets};
@@ -69,7 +69,7 @@ pub(super) fn read_targets(root: &Path, set: &SetName, claims: &[ClaimId], measu
         Err(error) => return Err(PlatformError::io("read", &root, error)),
     }
     foreign.sort();
-    Ok(Targets { place: root.display().to_string(), claims: targets, foreign })
+    Ok(Targets { place: root.display().to_string(), claims: targets, foreign, ..Targets::default() })
 }
 
 fn read_target(root: &Path, name: &str, measure: bool) -> Result<Target, PlatformError> {
@@ -84,7 +84,7 @@ fn read_target(root: &Path, name: &str, measure: bool) -> Result<Target, Platfor
     };
     let holds = matches!(state, TargetState::HoldsData | TargetState::HalfRestored(_)) && is_folder(&path);
     let used = if measure && holds { used(&path).map_err(|e| PlatformError::io("read", &path, e))? } else { 0 };
-    Ok(Target { name: name.to_owned(), path: path.display().to_string(), state, room: room_at(&path), used })
+    Ok(Target { name: name.to_owned(), path: path.display().to_string(), state, room: room_at(&path), used, shape: ClaimShape::default() })
 }
 
 /// Bytes that the files in the folder take on its file system.

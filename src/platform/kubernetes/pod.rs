@@ -1,0 +1,294 @@
+//! What a mover's pod is like: a pure function of its orders and of the set's own pods.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use crate::model::claim::ClaimShape;
+use crate::model::pod_words;
+use crate::platform::kubernetes::{api, names, read};
+
+/// The one who runs where nobody says as whom; most images know it as `nonroot`.
+pub(super) const NOBODY: i64 = 65_532;
+
+/// What the user said of movers.
+#[derive(Clone, Debug, Default)]
+pub struct MoverOptions {
+    /// The image that has this very program.
+    pub image: String,
+    pub image_pull_policy: Option<String>,
+    pub image_pull_secrets: Vec<String>,
+    /// A Secret of each set's namespace, whose keys become the mover's environment: the repository's password and the store's keys.
+    pub secret: String,
+    /// The account of movers whose store knows them by it; they get no token of the API server in any case.
+    pub service_account: Option<String>,
+    /// Bytes of memory that the container may take; `None` for no limit.
+    pub memory_limit: Option<u64>,
+    /// As root, with the rights to read and give back what belongs to others. Else as the set's own user.
+    pub as_root: bool,
+    /// As what the program is logged and heard.
+    pub log_filter: Option<String>,
+}
+
+/// One mover.
+pub(super) struct Orders<'a> {
+    pub run: &'a str,
+    pub set: &'a str,
+    pub ordinal: u32,
+    /// The orders as JSON; no secret in them.
+    pub job: String,
+    pub mounts: Vec<Mount>,
+    /// The set's own claim, whose user the mover is.
+    pub shape: &'a ClaimShape,
+    /// The only node where it can run, by its name.
+    pub node: Option<String>,
+    /// Where the set's own pods may run.
+    pub placement: Placement,
+    /// The run's record.
+    pub owner: Value,
+}
+
+/// What decides where pods may run, as their set says it. Not where its pods want to be beside each other: a mover is none of them.
+#[derive(Debug, Default)]
+pub(super) struct Placement {
+    tolerations: Value,
+    node_selector: Value,
+    node_affinity: Value,
+    /// What the volumes' files are labelled with where SELinux is at work.
+    selinux: Value,
+}
+
+impl Placement {
+    /// Of a set whose container that mounts `template` may have an SELinux label of its own.
+    pub fn of(set: &StatefulSet, template: &str) -> Placement {
+        let Some(spec) = set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref()) else { return Placement::default() };
+        let of_pod = spec.security_context.as_ref().and_then(|security| security.se_linux_options.clone());
+        let of_container =
+            read::who_mounts(spec, template).and_then(|container| container.security_context.as_ref()?.se_linux_options.clone());
+        Placement {
+            tolerations: json!(spec.tolerations),
+            node_selector: json!(spec.node_selector),
+            node_affinity: json!(spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.clone())),
+            selinux: json!(of_container.or(of_pod)),
+        }
+    }
+}
+
+/// One volume in the mover.
+pub(super) struct Mount {
+    /// The claim whose bytes they are, and the one that is mounted.
+    pub claim: String,
+    pub volume: String,
+    pub read_only: bool,
+    /// It has no file system, and is seen as a device.
+    pub block: bool,
+}
+
+/// The pod. It passes the `restricted` profile of Pod Security unless the user asked for root.
+pub(super) fn pod(orders: &Orders<'_>, options: &MoverOptions) -> Pod {
+    let volumes = orders
+        .mounts
+        .iter()
+        .enumerate()
+        .map(|(number, mount)| json!({ "name": format!("volume-{number}"), "persistentVolumeClaim": { "claimName": mount.volume } }));
+    // A clone is attached so that it can be written: its file system may have to replay its journal. Only the container must not.
+    let mounts = orders.mounts.iter().enumerate().filter(|(_, mount)| !mount.block).map(|(number, mount)| {
+        json!({ "name": format!("volume-{number}"), "mountPath": names::root(&mount.claim), "readOnly": mount.read_only })
+    });
+    let devices: Vec<Value> = orders
+        .mounts
+        .iter()
+        .enumerate()
+        .filter(|(_, mount)| mount.block)
+        .map(|(number, mount)| json!({ "name": format!("volume-{number}"), "devicePath": names::root(&mount.claim) }))
+        .collect();
+    let scratch = json!({ "name": "scratch", "emptyDir": {} });
+    let scratch_mount = json!({ "name": "scratch", "mountPath": "/tmp" });
+    let mut environment = vec![
+        json!({ "name": pod_words::JOB, "value": orders.job }),
+        // Buffers of a megabyte come and go on many threads: with an arena for each they would stay twice as large as what is in use.
+        json!({ "name": "MALLOC_ARENA_MAX", "value": "1" }),
+    ];
+    environment.extend(options.log_filter.iter().map(|filter| json!({ "name": "KEEPSET_LOG", "value": filter })));
+    let placement = &orders.placement;
+    let (affinity, node_selector) = match &orders.node {
+        // The set's pod runs there: it may, whatever its template says by now.
+        Some(node) => {
+            let term = json!({ "matchFields": [{ "key": "metadata.name", "operator": "In", "values": [node] }] });
+            let required = json!({ "nodeSelectorTerms": [term] });
+            (json!({ "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": required } }), Value::Null)
+        }
+        None if placement.node_affinity.is_null() => (Value::Null, placement.node_selector.clone()),
+        None => (json!({ "nodeAffinity": placement.node_affinity }), placement.node_selector.clone()),
+    };
+    let mut security = pod_security(orders.shape, options.as_root);
+    security["seLinuxOptions"] = placement.selinux.clone();
+    let secrets: Vec<Value> = options.image_pull_secrets.iter().map(|name| json!({ "name": name })).collect();
+    api::object(json!({
+        "metadata": {
+            "name": names::mover(orders.run, orders.ordinal),
+            "labels": names::labels(orders.run, orders.set),
+            "annotations": BTreeMap::from([("keepset.dev/ordinal", orders.ordinal.to_string())]),
+            "ownerReferences": [orders.owner],
+        },
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": false,
+            "serviceAccountName": options.service_account,
+            "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": 60,
+            "imagePullSecrets": secrets,
+            "tolerations": placement.tolerations,
+            "nodeSelector": node_selector,
+            "affinity": affinity,
+            "securityContext": security,
+            "containers": [{
+                "name": "mover",
+                "image": options.image,
+                "imagePullPolicy": options.image_pull_policy,
+                "args": ["mover"],
+                "env": environment,
+                "envFrom": [{ "secretRef": { "name": options.secret } }],
+                "resources": resources(options.memory_limit),
+                "securityContext": container_security(options.as_root),
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "volumeMounts": mounts.chain([scratch_mount]).collect::<Vec<_>>(),
+                "volumeDevices": devices,
+            }],
+            "volumes": volumes.chain([scratch]).collect::<Vec<_>>(),
+        },
+    }))
+}
+
+/// What a container asks for, and the memory that it may take.
+pub(super) fn resources(memory_limit: Option<u64>) -> Value {
+    match memory_limit {
+        Some(bytes) => json!({ "requests": { "cpu": "100m", "memory": bytes.to_string() }, "limits": { "memory": bytes.to_string() } }),
+        None => json!({ "requests": { "cpu": "100m", "memory": "128Mi" } }),
+    }
+}
+
+pub(super) fn pod_security(shape: &ClaimShape, as_root: bool) -> Value {
+    // What belongs to root is saved by a mover that was asked to be root, or listed as unreadable.
+    let user = shape.uid.filter(|uid| *uid != 0).unwrap_or(NOBODY);
+    let (uid, gid) = if as_root { (0, 0) } else { (user, shape.gid.filter(|gid| *gid != 0).unwrap_or(user)) };
+    json!({
+        "runAsNonRoot": !as_root,
+        "runAsUser": uid,
+        "runAsGroup": gid,
+        "fsGroup": shape.fs_group,
+        "supplementalGroups": shape.groups,
+        // Any other policy would change the owner of every file that is to be saved.
+        "fsGroupChangePolicy": shape.fs_group.map(|_| "OnRootMismatch"),
+        "seccompProfile": { "type": "RuntimeDefault" },
+    })
+}
+
+pub(super) fn container_security(as_root: bool) -> Value {
+    let rights: &[&str] =
+        if as_root { &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SETGID", "SETUID"] } else { &[] };
+    json!({
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": { "drop": ["ALL"], "add": rights },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn built(as_root: bool, shape: &ClaimShape, node: Option<&str>) -> Value {
+        built_with(as_root, shape, node, Placement::default())
+    }
+
+    fn built_with(as_root: bool, shape: &ClaimShape, node: Option<&str>, placement: Placement) -> Value {
+        let orders = Orders {
+            run: "20261124t080000z-0a1b2c3d",
+            set: "web",
+            ordinal: 3,
+            job: "{}".into(),
+            mounts: vec![Mount { claim: "data-web-3".into(), volume: "clone-3".into(), read_only: true, block: shape.is_block() }],
+            shape,
+            node: node.map(str::to_owned),
+            placement,
+            owner: json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "keepset-run-x", "uid": "u" }),
+        };
+        let options = MoverOptions { image: "keepset:1".into(), secret: "keepset".into(), as_root, ..MoverOptions::default() };
+        serde_json::to_value(pod(&orders, &options)).unwrap()
+    }
+
+    #[test]
+    fn a_mover_is_the_sets_own_user_and_passes_the_restricted_profile() {
+        let shape = ClaimShape { uid: Some(999), gid: Some(998), fs_group: Some(997), ..ClaimShape::default() };
+        let pod = built(false, &shape, None);
+        let security = &pod["spec"]["securityContext"];
+        assert_eq!((&security["runAsUser"], &security["runAsGroup"], &security["fsGroup"]), (&json!(999), &json!(998), &json!(997)));
+        assert_eq!((&security["runAsNonRoot"], &security["seccompProfile"]["type"]), (&json!(true), &json!("RuntimeDefault")));
+        let container = &pod["spec"]["containers"][0]["securityContext"];
+        assert_eq!((&container["allowPrivilegeEscalation"], &container["capabilities"]["drop"]), (&json!(false), &json!(["ALL"])));
+        assert_eq!(pod["spec"]["automountServiceAccountToken"], json!(false));
+        assert_eq!(pod["spec"]["containers"][0]["volumeMounts"][0]["readOnly"], json!(true));
+        assert!(
+            pod["spec"]["volumes"][0]["persistentVolumeClaim"]["readOnly"].is_null(),
+            "a dirty clone must be able to replay its journal"
+        );
+    }
+
+    #[test]
+    fn root_is_asked_for_by_name_and_has_no_right_that_it_does_not_need() {
+        let pod = built(true, &ClaimShape::default(), None);
+        assert_eq!(pod["spec"]["securityContext"]["runAsUser"], json!(0));
+        let rights = pod["spec"]["containers"][0]["securityContext"]["capabilities"].to_string();
+        assert!(rights.contains("CHOWN") && !rights.contains("SYS_ADMIN"), "{rights}");
+        assert_eq!(built(false, &ClaimShape::default(), None)["spec"]["securityContext"]["runAsUser"], json!(NOBODY));
+    }
+
+    #[test]
+    fn a_mover_runs_where_the_sets_pods_may_and_not_where_they_want_each_other() {
+        let set: StatefulSet = api::object(json!({ "metadata": {}, "spec": {
+            "serviceName": "", "selector": {},
+            "template": { "spec": {
+                "nodeSelector": { "disk": "fast" },
+                "tolerations": [{ "key": "db", "operator": "Exists" }],
+                "affinity": {
+                    "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [
+                        { "matchExpressions": [{ "key": "zone", "operator": "In", "values": ["a"] }] },
+                    ] } },
+                    "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [{ "topologyKey": "kubernetes.io/hostname" }] },
+                },
+                "securityContext": { "seLinuxOptions": { "level": "s0:c1" } },
+                "containers": [{ "name": "db", "securityContext": { "seLinuxOptions": { "level": "s0:c2" } },
+                    "volumeMounts": [{ "name": "data", "mountPath": "/d" }] }],
+            } },
+        } }));
+        let pod = built_with(false, &ClaimShape::default(), None, Placement::of(&set, "data"));
+        let spec = &pod["spec"];
+        assert_eq!((&spec["nodeSelector"]["disk"], &spec["tolerations"][0]["key"]), (&json!("fast"), &json!("db")));
+        assert!(spec["affinity"]["nodeAffinity"].is_object() && spec["affinity"]["podAntiAffinity"].is_null(), "{spec}");
+        assert_eq!(spec["securityContext"]["seLinuxOptions"]["level"], "s0:c2");
+        let other = built_with(false, &ClaimShape::default(), None, Placement::of(&set, "wal"));
+        assert_eq!(other["spec"]["securityContext"]["seLinuxOptions"]["level"], "s0:c1");
+        let bound = built_with(false, &ClaimShape::default(), Some("node-1"), Placement::of(&set, "data"));
+        assert!(bound["spec"]["nodeSelector"].is_null() && bound["spec"]["affinity"].to_string().contains("node-1"));
+    }
+
+    #[test]
+    fn a_claim_without_a_file_system_is_a_device_and_its_group_is_the_movers() {
+        let shape = ClaimShape { volume_mode: Some("Block".into()), groups: vec![6], ..ClaimShape::default() };
+        let pod = built(false, &shape, None);
+        let container = &pod["spec"]["containers"][0];
+        assert_eq!(container["volumeDevices"], json!([{ "name": "volume-0", "devicePath": "/volumes/data-web-3" }]));
+        assert_eq!(container["volumeMounts"].as_array().unwrap().len(), 1, "scratch alone");
+        assert_eq!(pod["spec"]["securityContext"]["supplementalGroups"], json!([6]));
+    }
+
+    #[test]
+    fn a_claim_that_only_one_node_can_mount_binds_its_mover_to_it() {
+        let terms = built(false, &ClaimShape::default(), Some("node-1"))["spec"]["affinity"].to_string();
+        assert!(terms.contains("metadata.name") && terms.contains("node-1"), "{terms}");
+        assert!(built(false, &ClaimShape::default(), None)["spec"]["affinity"].is_null());
+    }
+}
