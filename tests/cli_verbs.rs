@@ -50,6 +50,16 @@ fn what_was_backed_up_is_listed_shown_read_and_restored() {
 }
 
 #[test]
+fn a_run_leaves_nothing_of_its_own_in_a_folder() {
+    let keepset = Keepset::new();
+    let root = keepset.set(2);
+    keepset.backup(&root);
+    keepset.backup(&root);
+    assert_eq!(fs::read_dir(keepset.path("repository/x-keepset/runs")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(keepset.path("repository/locks")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_dry_run_of_a_backup_makes_no_point() {
     let keepset = Keepset::new();
     let root = keepset.set(1);

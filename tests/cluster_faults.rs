@@ -74,16 +74,8 @@ fn slow_set(space: &Space) -> Plain {
     eventually("the data is there", || {
         (0..2).all(|ordinal| space.exec(&format!("web-{ordinal}"), "stat -c %s /data/big").trim() == "20000000")
     });
-    movers_have(space, "100m");
+    space.apply("{apiVersion: v1, kind: LimitRange, metadata: {name: slow}, spec: {limits: [{type: Container, default: {cpu: 100m}, defaultRequest: {cpu: 10m}}]}}");
     plain
-}
-
-/// So much processor for each container of the namespace that is made from now on.
-fn movers_have(space: &Space, cpu: &str) {
-    space.apply(&format!(
-        "{{apiVersion: v1, kind: LimitRange, metadata: {{name: slow}}, spec: {{limits: [{{type: Container, default: {{cpu: {cpu}}}, \
-         defaultRequest: {{cpu: 10m}}}}]}}}}"
-    ));
 }
 
 fn a_mover_runs(space: &Space) {
@@ -207,16 +199,17 @@ fn an_evicted_mover_is_told_with_who_did_it_and_nothing_is_lost_or_left() {
     space.assert_tidy();
     assert_eq!(points(&space), 0);
 
-    // The same in the middle of a restore leaves a journal, and a way on. To fill costs so little that a tenth of a core is soon done with it.
+    // The same in the middle of a restore leaves a journal, and a way on. A tenth of a core would have filled the claims too soon.
     space.ok(["backup", &set]);
     space.exec("web-0", "head -c 20000000 /dev/urandom >/data/big; echo second >/data/d/who");
-    movers_have(&space, "10m");
-    let (child, log) = begun(&space, "restore.log", &["restore", &set, "--replace", "--no-safety"]);
+    let settings = space.path("keepset.yaml");
+    fs::write(&settings, "kubernetes: {resources: {requests: {cpu: 1m}, limits: {cpu: 10m}}}\n").unwrap();
+    let restore = ["--config", settings.to_str().unwrap(), "restore", &set, "--replace", "--no-safety"];
+    let (child, log) = begun(&space, "restore.log", &restore);
     a_mover_runs(&space);
     space.admin(["delete", "pods", "--selector=keepset.dev/run", "--wait=false"]);
     let cut_off = ran(child);
     assert!(cut_off.code == 1 && said(&log).contains("--resume"), "{} {}", cut_off.code, said(&log));
-    space.admin(["delete", "limitrange", "slow"]);
     space.ok(["restore", &set, "--resume"]);
     space.ready("web", 2);
     assert_eq!(space.exec("web-0", "cat /data/d/who"), "first web-0 data\n");

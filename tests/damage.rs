@@ -254,10 +254,10 @@ async fn damaged_locks_keep_everybody_out_and_damaged_side_objects_nobody() {
         .put_sealed("locks", br#"{"time":"2126-01-01T00:00:00Z","exclusive":false,"hostname":"elsewhere","username":"u","pid":7}"#)
         .await
         .unwrap();
-    repository.put_side("x-keepset/runs/old/0", b"{}").await.unwrap();
+    repository.put_side("x-keepset/runs/old.0", b"{}").await.unwrap();
     let point = *house.kept.keys().next().unwrap();
     restored(&house, &base, &point).await.unwrap();
-    for (key, keeps_out) in [(format!("locks/{lock}"), true), ("x-keepset/runs/old/0".to_owned(), false)] {
+    for (key, keeps_out) in [(format!("locks/{lock}"), true), ("x-keepset/runs/old.0".to_owned(), false)] {
         let object = [(key.clone(), base.get(&key).await.unwrap().to_vec())];
         for (how, changes) in damages(0, &object) {
             let store = store();

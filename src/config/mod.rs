@@ -19,5 +19,5 @@ pub use settings::{
     Agent, Defaults, HookCommand, HookSettings, Match, OrderOfSaving, Repository, Retention, SetSettings, Settings, Start, StartPolicy,
     Upkeep,
 };
-pub use units::{CalendarSpan, Percent, Size, Span};
+pub use units::{CalendarSpan, Percent, Quantity, Size, Span};
 pub use validate::validate;

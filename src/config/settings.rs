@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::drill::DrillSettings;
 use crate::config::units::CalendarSpan;
 use crate::config::units::Percent;
+use crate::config::units::Quantity;
 use crate::config::units::Size;
 use crate::config::units::Span;
 use crate::model::hook::{Hook, Hooks, OnError};
@@ -78,8 +79,9 @@ pub struct Kubernetes {
     pub secret: Option<String>,
     /// The account of movers, where the store knows them by it.
     pub mover_service_account: Option<String>,
-    /// Memory that a mover's container may take; no limit where left out.
-    pub mover_memory: Option<Size>,
+    /// What a mover's container asks for and may take.
+    #[serde(default)]
+    pub mover_resources: Resources,
     /// Movers run as root.
     pub mover_root: Option<bool>,
     /// StorageClasses of claims, and the class in which the clones of their CSI snapshots are made; their own where left out.
@@ -89,6 +91,16 @@ pub struct Kubernetes {
     pub patience: Option<Span>,
     /// How long an ordinal may take to be ready, and all of them to end; 10 minutes where left out.
     pub deadline: Option<Span>,
+}
+
+/// As `resources` of a container. 100m of `cpu` and 128Mi of `memory` are asked for where neither list says otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resources {
+    #[serde(default)]
+    pub requests: BTreeMap<String, Quantity>,
+    #[serde(default)]
+    pub limits: BTreeMap<String, Quantity>,
 }
 
 /// Where points are kept and how the repository is opened.

@@ -28,6 +28,11 @@ pub struct CalendarSpan(pub retention::Span);
 #[serde(try_from = "Text", into = "String")]
 pub struct Percent(pub f64);
 
+/// A quantity of Kubernetes, as it is written there: `500m`, `2`, `1.5Gi`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Text", into = "String")]
+pub struct Quantity(pub String);
+
 /// YAML writes `4096` and `64MiB` as different kinds of scalar; both are meant.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -133,6 +138,27 @@ impl fmt::Display for Percent {
     }
 }
 
+impl FromStr for Quantity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let units = ["", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+        match number.parse::<f64>() {
+            Ok(_) if units.contains(&unit) => Ok(Quantity(text.to_owned())),
+            _ => Err(format!("`{text}` is not a quantity of Kubernetes such as 500m, 2 or 1.5Gi")),
+        }
+    }
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 macro_rules! as_text {
     ($($unit:ty),*) => { $(
         impl TryFrom<Text> for $unit {
@@ -148,7 +174,7 @@ macro_rules! as_text {
         }
     )* };
 }
-as_text!(Size, Span, CalendarSpan, Percent);
+as_text!(Size, Span, CalendarSpan, Percent, Quantity);
 
 #[cfg(test)]
 mod tests {
@@ -175,6 +201,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_quantity_stays_as_it_is_written() {
+        for text in ["500m", "2", "0.5", "128Mi", "1.5G"] {
+            assert_eq!(text.parse(), Ok(Quantity(text.to_owned())), "{text}");
+        }
+        for bad in ["", "Mi", "-1", "64 MiB", "1Mib", "1.2.3", "1mi"] {
+            assert!(bad.parse::<Quantity>().is_err(), "{bad}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn what_is_written_is_read_back(bytes: u64, seconds in 0u64..1 << 40) {
@@ -185,7 +221,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_a_parser_panic(text in ".{0,24}") {
-            let _ = (text.parse::<Size>(), text.parse::<Span>(), text.parse::<Percent>());
+            let _ = (text.parse::<Size>(), text.parse::<Span>(), text.parse::<Percent>(), text.parse::<Quantity>());
         }
     }
 }

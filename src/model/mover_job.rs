@@ -112,17 +112,17 @@ pub enum MoverLine {
     },
 }
 
-/// Where runs leave objects of their own until their points are sealed.
+/// Where runs leave objects of their own until their points are sealed. All lie side by side: a folder of each run would stay when it is empty.
 pub const RUNS: &str = "x-keepset/runs";
 
 /// The object that holds the report of a save, sealed, until its run is.
 pub fn report_key(run: &str, ordinal: Ordinal) -> String {
-    format!("{RUNS}/{run}/{ordinal}")
+    format!("{RUNS}/{run}.{ordinal}")
 }
 
 /// The object that a run puts before its movers start. Where it is left, the run has died, and so may have packs in no index.
 pub fn begun_key(run: &str) -> String {
-    format!("{RUNS}/{run}/begun")
+    format!("{RUNS}/{run}.begun")
 }
 
 /// What made a mover fail, as far as the exit code depends on it.

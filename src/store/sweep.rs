@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use crate::store::Store;
 use crate::store::error::StoreError;
 
-/// Folders below folders that a repository has: `data/00/…`, `x-keepset/runs/<run>/…`.
+/// Folders below folders that a repository has: `data/00/…`, `x-keepset/runs/…`.
 const DEEPEST: usize = 6;
 
 /// What [`Store::sweep`] has deleted.

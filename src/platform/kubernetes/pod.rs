@@ -24,8 +24,9 @@ pub struct MoverOptions {
     pub secret: String,
     /// The account of movers whose store knows them by it; they get no token of the API server in any case.
     pub service_account: Option<String>,
-    /// Bytes of memory that the container may take; `None` for no limit.
-    pub memory_limit: Option<u64>,
+    /// What the container asks for and may take, as quantities by name. It asks for a little where nothing is said.
+    pub requests: BTreeMap<String, String>,
+    pub limits: BTreeMap<String, String>,
     /// As root, with the rights to read and give back what belongs to others. Else as the set's own user.
     pub as_root: bool,
     /// As what the program is logged and heard.
@@ -151,7 +152,7 @@ pub(super) fn pod(orders: &Orders<'_>, options: &MoverOptions) -> Pod {
                 "args": ["mover"],
                 "env": environment,
                 "envFrom": [{ "secretRef": { "name": options.secret } }],
-                "resources": resources(options.memory_limit),
+                "resources": resources(options),
                 "securityContext": container_security(options.as_root),
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "volumeMounts": mounts.chain([scratch_mount]).collect::<Vec<_>>(),
@@ -162,12 +163,16 @@ pub(super) fn pod(orders: &Orders<'_>, options: &MoverOptions) -> Pod {
     }))
 }
 
-/// What a container asks for, and the memory that it may take.
-pub(super) fn resources(memory_limit: Option<u64>) -> Value {
-    match memory_limit {
-        Some(bytes) => json!({ "requests": { "cpu": "100m", "memory": bytes.to_string() }, "limits": { "memory": bytes.to_string() } }),
-        None => json!({ "requests": { "cpu": "100m", "memory": "128Mi" } }),
+/// What a container asks for and may take: as it was said, and a little of what nothing is said about.
+pub(super) fn resources(options: &MoverOptions) -> Value {
+    let mut requests = options.requests.clone();
+    for (name, usual) in [("cpu", "100m"), ("memory", "128Mi")] {
+        // The API server takes a limit for the request that is left out.
+        if !options.limits.contains_key(name) {
+            requests.entry(name.to_owned()).or_insert_with(|| usual.to_owned());
+        }
     }
+    json!({ "requests": requests, "limits": options.limits })
 }
 
 pub(super) fn pod_security(shape: &ClaimShape, as_root: bool) -> Value {
@@ -235,6 +240,18 @@ mod tests {
             pod["spec"]["volumes"][0]["persistentVolumeClaim"]["readOnly"].is_null(),
             "a dirty clone must be able to replay its journal"
         );
+    }
+
+    #[test]
+    fn a_mover_asks_for_what_was_said_and_for_a_little_where_nothing_was() {
+        let of = |requests: &[(&str, &str)], limits: &[(&str, &str)]| {
+            let map = |list: &[(&str, &str)]| list.iter().map(|(name, much)| ((*name).to_owned(), (*much).to_owned())).collect();
+            resources(&MoverOptions { requests: map(requests), limits: map(limits), ..MoverOptions::default() })
+        };
+        assert_eq!(of(&[], &[]), json!({ "requests": { "cpu": "100m", "memory": "128Mi" }, "limits": {} }));
+        assert_eq!(of(&[], &[("cpu", "50m")]), json!({ "requests": { "memory": "128Mi" }, "limits": { "cpu": "50m" } }));
+        let said = of(&[("cpu", "2"), ("memory", "1Gi")], &[("memory", "2Gi")]);
+        assert_eq!(said, json!({ "requests": { "cpu": "2", "memory": "1Gi" }, "limits": { "memory": "2Gi" } }));
     }
 
     #[test]

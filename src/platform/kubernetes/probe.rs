@@ -149,7 +149,7 @@ fn pod(
                 "imagePullPolicy": probe.image_pull_policy,
                 "command": words.command(probe),
                 "env": variables,
-                "resources": pod::resources(None),
+                "resources": pod::resources(&MoverOptions::default()),
                 "securityContext": security,
                 "volumeMounts": volume_mounts,
                 "volumeDevices": devices,
