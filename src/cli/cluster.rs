@@ -1,13 +1,11 @@
 //! Where the sets of a command line are: in folders where a place is named, else in the cluster.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::error::CliError;
 use crate::cli::wire::Wire;
-use crate::config::Quantity;
 use crate::platform::Platform;
 use crate::platform::folders::{Folders, FoldersOptions};
 use crate::platform::kubernetes::{Kubernetes, KubernetesOptions, MoverOptions};
@@ -109,15 +107,13 @@ async fn connect(args: &ClusterArgs, wire: &Wire, image: String) -> anyhow::Resu
         )
     })?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let quantities = |said: BTreeMap<String, Quantity>| said.into_iter().map(|(name, said)| (name, said.to_string())).collect();
     let movers = MoverOptions {
         image,
         image_pull_policy: settings.image_pull_policy,
         image_pull_secrets: settings.image_pull_secrets,
         secret: secret(args, wire),
         service_account: settings.mover_service_account,
-        requests: quantities(settings.mover_resources.requests),
-        limits: quantities(settings.mover_resources.limits),
+        resources: settings.mover_resources.resources(),
         as_root: args.mover_root || settings.mover_root.unwrap_or(false),
         log_filter: None,
     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::error::ConfigError;
+use crate::config::settings::ResourceSettings;
 use crate::config::units::Span;
 use crate::model::set::is_dns_name;
 use crate::platform::{Probe, ProbeMount};
@@ -45,6 +46,9 @@ pub struct ProbeSettings {
     pub image_pull_policy: Option<String>,
     /// In a cluster: the user that it runs as, where movers are root and the point does not know as whom the set's own pods ran.
     pub user: Option<i64>,
+    /// In a cluster: what its container asks for and may take.
+    #[serde(default)]
+    pub resources: ResourceSettings,
     /// In a cluster: where the claims of a template are mounted; as in the set's own pods where left out.
     #[serde(default)]
     pub mounts: BTreeMap<String, String>,
@@ -84,6 +88,7 @@ impl ProbeSettings {
             image: other.image.clone().or(self.image),
             image_pull_policy: other.image_pull_policy.clone().or(self.image_pull_policy),
             user: other.user.or(self.user),
+            resources: if other.resources == ResourceSettings::default() { self.resources } else { other.resources.clone() },
             mounts,
         }
     }
@@ -97,6 +102,7 @@ impl ProbeSettings {
             image: self.image.clone(),
             image_pull_policy: self.image_pull_policy.clone(),
             user: self.user,
+            resources: self.resources.resources(),
             mounts: self.mounts.iter().map(mount).collect(),
         })
     }

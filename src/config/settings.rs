@@ -14,6 +14,7 @@ use crate::config::units::Size;
 use crate::config::units::Span;
 use crate::model::hook::{Hook, Hooks, OnError};
 use crate::model::set::SetName;
+use crate::platform::Resources;
 use crate::retention::Policy;
 use crate::schedule::Expression;
 
@@ -81,7 +82,7 @@ pub struct Kubernetes {
     pub mover_service_account: Option<String>,
     /// What a mover's container asks for and may take.
     #[serde(default)]
-    pub mover_resources: Resources,
+    pub mover_resources: ResourceSettings,
     /// Movers run as root.
     pub mover_root: Option<bool>,
     /// StorageClasses of claims, and the class in which the clones of their CSI snapshots are made; their own where left out.
@@ -96,11 +97,19 @@ pub struct Kubernetes {
 /// As `resources` of a container. 100m of `cpu` and 128Mi of `memory` are asked for where neither list says otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Resources {
+pub struct ResourceSettings {
     #[serde(default)]
     pub requests: BTreeMap<String, Quantity>,
     #[serde(default)]
     pub limits: BTreeMap<String, Quantity>,
+}
+
+impl ResourceSettings {
+    /// The same in the words of a platform.
+    pub fn resources(&self) -> Resources {
+        let quantities = |said: &BTreeMap<String, Quantity>| said.iter().map(|(name, said)| (name.clone(), said.to_string())).collect();
+        Resources { requests: quantities(&self.requests), limits: quantities(&self.limits) }
+    }
 }
 
 /// Where points are kept and how the repository is opened.

@@ -14,6 +14,7 @@ mod journal;
 pub mod kubernetes;
 mod mover;
 mod news;
+mod resources;
 mod scratch;
 
 pub use command::one_line;
@@ -23,6 +24,7 @@ pub use in_pod::{Ended, InPod, PodPlace};
 pub use journal::JournalHold;
 pub use mover::{LastWord, Mover, MoverDone, raised};
 pub use news::{News, Outcome};
+pub use resources::Resources;
 pub use scratch::{App, AppEnd, Probe, ProbeEnd, ProbeMount, Scratch};
 
 use async_trait::async_trait;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::model::claim::ClaimPlace;
 use crate::model::set::{Ordinal, SetName};
-use crate::platform::{Platform, PlatformError};
+use crate::platform::{Platform, PlatformError, Resources};
 
 /// One drill's own place. Nothing in it is anybody's only copy.
 #[async_trait]
@@ -80,6 +80,8 @@ pub struct Probe {
     pub image_pull_policy: Option<String>,
     /// In a cluster: as whom it runs, where movers are root and nobody knows as whom the set's own pods did.
     pub user: Option<i64>,
+    /// In a cluster: what it asks for and may take.
+    pub resources: Resources,
     /// In a cluster: where the claims of each template are mounted.
     pub mounts: BTreeMap<String, ProbeMount>,
 }

@@ -58,23 +58,26 @@ struct Done {
 }
 
 /// The chunk of nothing but zeros that a long hole is made of.
+#[derive(Default)]
 pub struct Zeros {
-    /// Where the chunker cuts zeros.
-    length: usize,
+    length: OnceLock<usize>,
     id: OnceLock<Id>,
 }
 
 impl Zeros {
-    pub fn new(chunker: &Chunker) -> Self {
-        let zeros = vec![0u8; chunker.max()];
-        Zeros { length: chunker.find_cut(&zeros, &mut 0).unwrap_or(zeros.len()), id: OnceLock::new() }
+    /// Where the chunker cuts zeros. Not known before the first hole: to find out takes longer than to save a small volume again.
+    fn length(&self, chunker: &Chunker) -> usize {
+        *self.length.get_or_init(|| {
+            let zeros = vec![0u8; chunker.max()];
+            chunker.find_cut(&zeros, &mut 0).unwrap_or(zeros.len())
+        })
     }
 
     fn id(&self, save: &Save, encoder: &mut Encoder) -> Result<Id, RepositoryError> {
         if let Some(id) = self.id.get() {
             return Ok(*id);
         }
-        let id = store(save, encoder, &vec![0u8; self.length])?;
+        let id = store(save, encoder, &vec![0u8; self.length(&save.tools.chunker)])?;
         Ok(*self.id.get_or_init(|| id))
     }
 }
@@ -191,11 +194,11 @@ impl FileWorker<'_> {
             if at >= data.end && at < size {
                 data = file.next_extent(at)?.unwrap_or(size..size);
             }
-            if buffer.is_empty() && data.start >= at + save.zeros.length as u64 {
+            if buffer.is_empty() && data.start > at && data.start - at >= save.zeros.length(chunker) as u64 {
                 // A whole chunk of a hole: known without reading or hashing.
                 let id = save.zeros.id(save, &mut self.encoder)?;
                 large.chunks.lock().unwrap_or_else(PoisonError::into_inner).push(Some(id));
-                at += save.zeros.length as u64;
+                at += save.zeros.length(chunker) as u64;
                 continue;
             }
             let have = buffer.len();

@@ -72,7 +72,7 @@ pub fn save_claim(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, Mover
     let save = Save {
         tools,
         claim,
-        zeros: Zeros::new(&tools.chunker),
+        zeros: Zeros::default(),
         problems: Mutex::default(),
         failure: Mutex::default(),
         stopping: AtomicBool::new(false),

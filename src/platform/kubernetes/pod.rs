@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::model::claim::ClaimShape;
 use crate::model::pod_words;
+use crate::platform::Resources;
 use crate::platform::kubernetes::{api, names, read};
 
 /// The one who runs where nobody says as whom; most images know it as `nonroot`.
@@ -24,9 +25,8 @@ pub struct MoverOptions {
     pub secret: String,
     /// The account of movers whose store knows them by it; they get no token of the API server in any case.
     pub service_account: Option<String>,
-    /// What the container asks for and may take, as quantities by name. It asks for a little where nothing is said.
-    pub requests: BTreeMap<String, String>,
-    pub limits: BTreeMap<String, String>,
+    /// What the container asks for and may take; it asks for a little where nothing is said.
+    pub resources: Resources,
     /// As root, with the rights to read and give back what belongs to others. Else as the set's own user.
     pub as_root: bool,
     /// As what the program is logged and heard.
@@ -152,7 +152,7 @@ pub(super) fn pod(orders: &Orders<'_>, options: &MoverOptions) -> Pod {
                 "args": ["mover"],
                 "env": environment,
                 "envFrom": [{ "secretRef": { "name": options.secret } }],
-                "resources": resources(options),
+                "resources": resources(&options.resources),
                 "securityContext": container_security(options.as_root),
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "volumeMounts": mounts.chain([scratch_mount]).collect::<Vec<_>>(),
@@ -164,15 +164,15 @@ pub(super) fn pod(orders: &Orders<'_>, options: &MoverOptions) -> Pod {
 }
 
 /// What a container asks for and may take: as it was said, and a little of what nothing is said about.
-pub(super) fn resources(options: &MoverOptions) -> Value {
-    let mut requests = options.requests.clone();
+pub(super) fn resources(said: &Resources) -> Value {
+    let mut requests = said.requests.clone();
     for (name, usual) in [("cpu", "100m"), ("memory", "128Mi")] {
         // The API server takes a limit for the request that is left out.
-        if !options.limits.contains_key(name) {
+        if !said.limits.contains_key(name) {
             requests.entry(name.to_owned()).or_insert_with(|| usual.to_owned());
         }
     }
-    json!({ "requests": requests, "limits": options.limits })
+    json!({ "requests": requests, "limits": said.limits })
 }
 
 pub(super) fn pod_security(shape: &ClaimShape, as_root: bool) -> Value {
@@ -246,7 +246,7 @@ mod tests {
     fn a_mover_asks_for_what_was_said_and_for_a_little_where_nothing_was() {
         let of = |requests: &[(&str, &str)], limits: &[(&str, &str)]| {
             let map = |list: &[(&str, &str)]| list.iter().map(|(name, much)| ((*name).to_owned(), (*much).to_owned())).collect();
-            resources(&MoverOptions { requests: map(requests), limits: map(limits), ..MoverOptions::default() })
+            resources(&Resources { requests: map(requests), limits: map(limits) })
         };
         assert_eq!(of(&[], &[]), json!({ "requests": { "cpu": "100m", "memory": "128Mi" }, "limits": {} }));
         assert_eq!(of(&[], &[("cpu", "50m")]), json!({ "requests": { "memory": "128Mi" }, "limits": { "cpu": "50m" } }));

@@ -149,7 +149,7 @@ fn pod(
                 "imagePullPolicy": probe.image_pull_policy,
                 "command": words.command(probe),
                 "env": variables,
-                "resources": pod::resources(&MoverOptions::default()),
+                "resources": pod::resources(&probe.resources),
                 "securityContext": security,
                 "volumeMounts": volume_mounts,
                 "volumeDevices": devices,
@@ -163,7 +163,7 @@ fn pod(
 mod tests {
     use super::*;
     use crate::model::claim::ClaimId;
-    use crate::platform::ProbeMount;
+    use crate::platform::{ProbeMount, Resources};
 
     fn built(as_root: bool, uid: Option<i64>) -> Value {
         let set: SetName = "drills/web-drill".parse().unwrap();
@@ -176,6 +176,7 @@ mod tests {
             command: ["check", "{claim:data}", "{claim:wal}"].map(str::to_owned).to_vec(),
             image: Some("db:1".into()),
             user: Some(999),
+            resources: Resources { limits: [("memory".to_owned(), "1Gi".to_owned())].into(), ..Resources::default() },
             timeout: Duration::from_secs(60),
             mounts: [("data".to_owned(), mount)].into(),
             ..Probe::default()
@@ -196,6 +197,7 @@ mod tests {
         assert_eq!(pod["spec"]["securityContext"]["runAsNonRoot"], json!(true));
         assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
         assert_eq!(pod["spec"]["activeDeadlineSeconds"], json!(7));
+        assert_eq!(container["resources"], json!({ "requests": { "cpu": "100m" }, "limits": { "memory": "1Gi" } }));
     }
 
     #[test]

@@ -134,7 +134,7 @@ fn job(errand: &Errand, options: &MoverOptions) -> Job {
                         "args": errand.arguments,
                         "env": variables,
                         "envFrom": [{ "secretRef": { "name": options.secret } }],
-                        "resources": pod::resources(options),
+                        "resources": pod::resources(&options.resources),
                         "securityContext": pod::container_security(false),
                         "terminationMessagePolicy": "FallbackToLogsOnError",
                         "volumeMounts": mounts,
