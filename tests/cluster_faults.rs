@@ -203,7 +203,7 @@ fn an_evicted_mover_is_told_with_who_did_it_and_nothing_is_lost_or_left() {
     space.ok(["backup", &set]);
     space.exec("web-0", "head -c 20000000 /dev/urandom >/data/big; echo second >/data/d/who");
     let settings = space.path("keepset.yaml");
-    fs::write(&settings, "kubernetes: {resources: {requests: {cpu: 1m}, limits: {cpu: 10m}}}\n").unwrap();
+    fs::write(&settings, "kubernetes: {moverResources: {requests: {cpu: 1m}, limits: {cpu: 10m}}}\n").unwrap();
     let restore = ["--config", settings.to_str().unwrap(), "restore", &set, "--replace", "--no-safety"];
     let (child, log) = begun(&space, "restore.log", &restore);
     a_mover_runs(&space);
