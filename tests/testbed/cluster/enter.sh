@@ -5,13 +5,9 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-folder=
-if [ "${1:-}" = --bed ]; then
-    folder="${2:?--bed needs a folder}"
-    shift 2
-fi
+take_bed "$@"
+shift "$taken"
 [ $# -gt 0 ] || fail "usage: enter.sh [--bed FOLDER] COMMAND…"
-use_bed "$folder"
 alive || fail "no bed is up at $bed: start it with up.sh"
 [ -f "$bed/env" ] || fail "the bed at $bed is not ready"
 set -a

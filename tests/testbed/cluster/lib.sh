@@ -18,6 +18,17 @@ use_bed() {
     id="keepset-bed-$(echo "$bed" | sha256sum | cut -c1-8)"
 }
 
+# The same by arguments that may begin with `--bed FOLDER`; `taken` is how many of them that was.
+take_bed() {
+    taken=0
+    if [ "${1:-}" = --bed ]; then
+        taken=2
+        use_bed "${2:?--bed needs a folder}"
+    else
+        use_bed
+    fi
+}
+
 # Written into a bed's folder before anything else: only a folder that holds it is ever removed.
 marker() {
     echo "$bed/.keepset-bed"

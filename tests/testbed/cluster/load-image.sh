@@ -6,14 +6,10 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-folder=
-if [ "${1:-}" = --bed ]; then
-    folder="${2:?--bed needs a folder}"
-    shift 2
-fi
+take_bed "$@"
+shift "$taken"
 [ $# -eq 2 ] || fail "usage: load-image.sh [--bed FOLDER] NAME PROGRAM"
 name="$1" program="$2"
-use_bed "$folder"
 alive || fail "no bed is up at $bed: start it with up.sh"
 work="$(mktemp -d "$bed/image.XXXXXX")"
 trap 'rm -rf "$work"' EXIT

@@ -6,13 +6,9 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-folder=
-if [ "${1:-}" = --bed ]; then
-    folder="${2:?--bed needs a folder}"
-    shift 2
-fi
+take_bed "$@"
+shift "$taken"
 [ $# -gt 0 ] || fail "usage: run.sh [--bed FOLDER] COMMAND…"
-use_bed "$folder"
 ! alive || fail "a bed is up at $bed already: use enter.sh, or down.sh first"
 
 end() {

@@ -7,12 +7,8 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-folder=
-if [ "${1:-}" = --bed ]; then
-    folder="${2:?--bed needs a folder}"
-    shift 2
-fi
-use_bed "$folder"
+take_bed "$@"
+shift "$taken"
 alive || fail "no bed is up at $bed: start it with up.sh"
 [ $# -eq 2 ] && [ -e "$bed/services/$2.pid" ] ||
     fail "usage: service.sh [--bed FOLDER] stop|start|restart NAME; names: $(cd "$bed/services" && ls -- *.pid | sed 's/\.pid$//' | paste -sd ' ')"
