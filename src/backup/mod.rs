@@ -34,7 +34,7 @@ use crate::repository::index::Index;
 use crate::repository::lock::{Lock, LockIdentity, LockOptions, Mode};
 use crate::repository::points::{self, Previous};
 use crate::repository::reader::Reader;
-use crate::repository::run;
+use crate::repository::{run, snapshot};
 
 /// Everything that a backup works with.
 #[derive(Clone)]
@@ -181,14 +181,16 @@ impl Backup {
 
     async fn prepare(&self, set: &SetName, options: &BackupOptions) -> Result<(BackupPlan, Arc<Index>), BackupError> {
         let state: SetState = self.platform.read_set(set).await?;
-        let (index, damaged) = Index::load_readable(&self.repository).await?;
+        // A damaged snapshot must not keep a set from being backed up: at worst an older point is compared with.
+        let read = tokio::try_join!(Index::load_readable(&self.repository), snapshot::list_readable(&self.repository));
+        let ((index, damaged), (snapshots, _)) = read?;
         for object in damaged {
             let text = format!("index/{} is damaged: {}; what it names is stored again where it is needed", object.id, object.reason);
             self.monitor.event(Event::Warning(text));
         }
         let index = Arc::new(index);
         let reader = Reader::new(&self.repository, Arc::clone(&index));
-        let previous: Previous = points::previous(&reader, set, &state.set.cluster).await?;
+        let previous: Previous = points::previous(&reader, snapshots, set, &state.set.cluster).await?;
         drop(reader);
         // On one machine the movers share its memory with us.
         Ok((plan::plan(state, &previous, options)?, Index::remembered(index)))

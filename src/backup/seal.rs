@@ -15,8 +15,9 @@ use crate::model::manifest::{ChangeDetection, ClaimRecord, ClaimStatus, Manifest
 use crate::model::mover_job::{ClaimReport, MoverReport, Problem, ProblemKind, Progress, begun_key, report_key};
 use crate::model::set::SetName;
 use crate::monitor::Event;
+use crate::repository::bundle;
 use crate::repository::error::RepositoryError;
-use crate::repository::index::Index;
+use crate::repository::index::{self, Index};
 use crate::repository::lock::Lock;
 use crate::repository::pack::BlobKind;
 use crate::repository::points::{self, MANIFEST};
@@ -52,6 +53,9 @@ pub(super) struct Sealing<'a> {
     pub before: &'a Index,
 }
 
+/// What movers say of the claims that were planned.
+type Saved<'a> = BTreeMap<&'a ClaimId, &'a ClaimReport>;
+
 impl Sealing<'_> {
     pub(super) async fn seal(&self, reports: Vec<MoverReport>) -> Result<Sealed, BackupError> {
         let repository = &self.backup.repository;
@@ -59,19 +63,16 @@ impl Sealing<'_> {
         self.lock.prove().await?;
         let index = Arc::new(self.before.reload(repository).await?);
         let total = reports.iter().map(|report| report.total).sum();
-        let mut saved: BTreeMap<ClaimId, ClaimReport> = BTreeMap::new();
         let planned = self.plan.ordinals.iter().flat_map(|ordinal| &ordinal.claims);
         let ids: BTreeMap<&str, &ClaimId> = planned.map(|claim| (claim.name.as_str(), &claim.id)).collect();
-        self.prove_present(&reports, &index).await?;
-        for claim in reports.into_iter().flat_map(|report| report.claims) {
-            if let Some(id) = ids.get(claim.name.as_str()) {
-                saved.insert((*id).clone(), claim);
-            }
-        }
-
+        let claims = reports.iter().flat_map(|report| &report.claims);
+        let saved: Saved<'_> = claims.filter_map(|claim| Some((*ids.get(claim.name.as_str())?, claim))).collect();
         let manifest = self.manifest(&saved);
         let complete = manifest.claims.iter().all(|claim| claim.status == ClaimStatus::Saved && claim.unreadable == 0);
-        let tree = self.write(index, &manifest, saved).await?;
+        // Of a large repository the proof is a long list to wait for; what is written meanwhile counts for nothing without the snapshot.
+        let (proof, tree) = tokio::join!(self.prove_present(&reports, &index), self.write(Arc::clone(&index), &manifest, &saved));
+        proof?;
+        let tree = tree?;
         let set = self.set();
         let snapshot = Snapshot {
             time: self.started.to_rfc3339(),
@@ -146,10 +147,10 @@ impl Sealing<'_> {
         SetName { namespace: self.plan.set.namespace.clone(), name: self.plan.set.name.clone() }
     }
 
-    fn manifest(&self, saved: &BTreeMap<ClaimId, ClaimReport>) -> Manifest {
+    fn manifest(&self, saved: &Saved<'_>) -> Manifest {
         let planned = self.plan.ordinals.iter().flat_map(|ordinal| &ordinal.claims);
         let mut claims: Vec<ClaimRecord> =
-            planned.chain(&self.plan.missing).map(|claim| self.record(claim, saved.get(&claim.id))).collect();
+            planned.chain(&self.plan.missing).map(|claim| self.record(claim, saved.get(&claim.id).copied())).collect();
         claims.sort_by(|a, b| a.id.cmp(&b.id));
         Manifest {
             version: VERSION,
@@ -184,13 +185,14 @@ impl Sealing<'_> {
     }
 
     /// Puts the manifest, the lists of problems and the folders above the claims; the root's tree is what a snapshot points at.
-    async fn write(&self, index: Arc<Index>, manifest: &Manifest, saved: BTreeMap<ClaimId, ClaimReport>) -> Result<Id, BackupError> {
+    async fn write(&self, index: Arc<Index>, manifest: &Manifest, saved: &Saved<'_>) -> Result<Id, BackupError> {
         let writer = Writer::new(&self.backup.repository, index, WriterOptions::for_memory(MEMORY));
         let plain = serde_json::to_vec_pretty(manifest).map_err(|error| RepositoryError::damaged("the manifest to be written", error))?;
         let mut files = vec![(MANIFEST.to_owned(), plain)];
         for claim in saved.values().filter(|claim| !claim.problems.is_empty()) {
             files.push((problems_name(&claim.name), list_of(&claim.problems)?));
         }
+        let mut entries: Vec<Entry> = saved.values().map(|claim| folder(claim.name.as_bytes(), claim.root.clone(), claim.tree)).collect();
         let attrs = Attrs {
             mode: 0o755,
             mtime: moment(self.started),
@@ -202,7 +204,6 @@ impl Sealing<'_> {
         // The writer may wait for its uploads, which only threads outside of the runtime may do.
         let root = tokio::task::spawn_blocking(move || -> Result<Id, RepositoryError> {
             let mut encoder = trees.encoder()?;
-            let mut entries: Vec<Entry> = saved.into_values().map(|claim| folder(claim.name.as_bytes(), claim.root, claim.tree)).collect();
             for (name, plain) in files {
                 let mut content = Vec::new();
                 for part in plain.chunks(CHUNK) {
@@ -240,13 +241,21 @@ impl Sealing<'_> {
         }
     }
 
-    /// The run's traces have served their turn.
+    /// The run's traces have served their turn; what the next run would read one by one is bundled.
     async fn tidy(&self) {
         let store = self.backup.repository.store();
         let reports = self.plan.ordinals.iter().map(|ordinal| report_key(self.run, ordinal.ordinal));
         let keys: Vec<String> = reports.chain([begun_key(self.run)]).collect();
         if let Err(error) = store.delete(&keys).await {
             tracing::warn!(%error, run = self.run, "the run's reports could not be removed; they harm nothing");
+        }
+        if self.before.loose() < bundle::LOOSE {
+            return;
+        }
+        for folder in [index::FOLDER, snapshot::FOLDER] {
+            if let Err(error) = bundle::fold(&self.backup.repository, folder).await {
+                tracing::warn!(%error, folder, "small objects could not be bundled; reading them takes longer until a later run does it");
+            }
         }
     }
 }

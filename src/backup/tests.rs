@@ -185,7 +185,7 @@ async fn what_could_not_be_read_makes_the_point_partial_and_is_listed_in_it() {
     let entry = crate::repository::browse::entry_at(&reader, &points.points[0].tree, &path).await.unwrap().unwrap();
     let list = crate::repository::browse::file_bytes(&reader, &entry, 1 << 20).await.unwrap();
     assert_eq!(String::from_utf8(list).unwrap().lines().count(), 2);
-    let snapshots = crate::repository::snapshot::list(&house.backup.repository).await.unwrap();
+    let snapshots = snapshot::list(&house.backup.repository).await.unwrap();
     assert_eq!(snapshots[0].1.hostname, "web.shop.here.partial");
 }
 

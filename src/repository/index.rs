@@ -5,21 +5,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use futures::StreamExt;
-
 use crate::model::id::Id;
+use crate::repository::bundle::{self, Source};
 use crate::repository::error::RepositoryError;
 use crate::repository::pack::{BlobKind, PackEntry};
-use crate::repository::{Repository, Unreadable};
+use crate::repository::{Listed, Repository, Unreadable};
 use crate::store::ErrorKind;
 
 /// Where index objects are.
 pub const FOLDER: &str = "index";
 /// A writer closes an index object at this many blobs: small enough to be made and read in little memory.
 pub const FULL: usize = 16_384;
-/// Index objects got at the same time: one is got while another is read.
-const IN_FLIGHT: usize = 2;
-
 /// Rows of a table that is kept while others work: five megabytes.
 const REMEMBERED: usize = 100_000;
 
@@ -72,26 +68,31 @@ pub struct Index {
     objects: Vec<Id>,
     /// The rows were let go: see [`Index::remembered`].
     is_outline: bool,
+    loose: usize,
 }
 
 impl Index {
     /// Gets and reads every index object. Begins anew where one goes meanwhile: a prune or a repair has put others in its place before.
     pub async fn load(repository: &Repository) -> Result<Self, RepositoryError> {
-        match Index::load_readable(repository).await? {
+        match Index::load_from(repository, Source::Originals).await? {
             (index, damaged) if damaged.is_empty() => Ok(index),
             (_, damaged) => Err(RepositoryError::damaged(format!("{FOLDER}/{}", damaged[0].id), &damaged[0].reason)),
         }
     }
 
-    /// As [`Index::load`], but leaves out objects that are damaged and tells which: what only they name is then absent. For whoever harms
-    /// nothing by not knowing all, as readers do, and writers that store a chunk once more; never for what removes.
+    /// As [`Index::load`], but is content with copies, and leaves out objects that are damaged and tells which: what only they name is then
+    /// absent. For whoever harms nothing by not knowing all, as readers do, and writers that store a chunk once more; never for what removes.
     pub async fn load_readable(repository: &Repository) -> Result<(Self, Vec<Unreadable>), RepositoryError> {
+        Index::load_from(repository, Source::Copies).await
+    }
+
+    async fn load_from(repository: &Repository, source: Source) -> Result<(Self, Vec<Unreadable>), RepositoryError> {
         let mut tries = 3;
         loop {
             tries -= 1;
             let mut index = Index::default();
-            let ids = repository.ids(FOLDER).await?;
-            match index.read_readable(repository, ids).await {
+            let listed = repository.listed(FOLDER).await?;
+            match index.read_readable(repository, (listed, source)).await {
                 Ok(unreadable) => return Ok((index, unreadable)),
                 Err(RepositoryError::Store(error)) if error.kind == ErrorKind::NotFound && tries > 0 => {}
                 Err(error) => return Err(error),
@@ -99,7 +100,7 @@ impl Index {
         }
     }
 
-    async fn read_readable(&mut self, repository: &Repository, ids: Vec<Id>) -> Result<Vec<Unreadable>, RepositoryError> {
+    async fn read_readable(&mut self, repository: &Repository, objects: (Vec<Listed>, Source)) -> Result<Vec<Unreadable>, RepositoryError> {
         let mut unreadable = Vec::new();
         let see = |id, packs: Result<&[(Id, Vec<PackEntry>)], RepositoryError>| match packs {
             Err(RepositoryError::Damaged { reason, .. }) => {
@@ -109,7 +110,7 @@ impl Index {
             }
             packs => packs.map(|_| ()),
         };
-        self.read(repository, ids, see).await?;
+        self.read(repository, objects, see).await?;
         unreadable.sort_by_key(|damaged| damaged.id);
         Ok(unreadable)
     }
@@ -121,7 +122,7 @@ impl Index {
         see: impl FnMut(Id, Result<&[(Id, Vec<PackEntry>)], RepositoryError>) -> Result<(), RepositoryError>,
     ) -> Result<Self, RepositoryError> {
         let mut index = Index::default();
-        index.read(repository, repository.ids(FOLDER).await?, see).await?;
+        index.read(repository, (repository.listed(FOLDER).await?, Source::Originals), see).await?;
         Ok(index)
     }
 
@@ -131,49 +132,45 @@ impl Index {
         if index.slots.len() <= REMEMBERED {
             return index;
         }
-        Arc::new(Index { packs: index.packs.clone(), objects: index.objects.clone(), is_outline: true, ..Index::default() })
+        Arc::new(Index {
+            packs: index.packs.clone(),
+            objects: index.objects.clone(),
+            is_outline: true,
+            loose: index.loose,
+            ..Index::default()
+        })
     }
 
     /// The same as [`Index::load_readable`] by now; reads only what has come since, unless something has gone.
     pub async fn reload(&self, repository: &Repository) -> Result<Self, RepositoryError> {
-        let ids = repository.ids(FOLDER).await?;
+        let listed = repository.listed(FOLDER).await?;
         let known: HashSet<&Id> = self.objects.iter().collect();
-        let new: Vec<Id> = ids.iter().filter(|id| !known.contains(id)).copied().collect();
+        let new: Vec<Listed> = listed.iter().filter(|object| !known.contains(&object.id)).copied().collect();
         let (mut index, new) =
-            if !self.is_outline && new.len() + known.len() == ids.len() { (self.clone(), new) } else { (Index::default(), ids) };
-        index.read_readable(repository, new).await?;
+            if !self.is_outline && new.len() + known.len() == listed.len() { (self.clone(), new) } else { (Index::default(), listed) };
+        index.read_readable(repository, (new, Source::Copies)).await?;
         Ok(index)
     }
 
     async fn read(
         &mut self,
         repository: &Repository,
-        ids: Vec<Id>,
+        objects: (Vec<Listed>, Source),
         mut see: impl FnMut(Id, Result<&[(Id, Vec<PackEntry>)], RepositoryError>) -> Result<(), RepositoryError>,
     ) -> Result<(), RepositoryError> {
-        // Tasks of their own: opening and parsing keep all cores busy.
-        let mut objects = futures::stream::iter(ids)
-            .map(|id| {
-                let repository = repository.clone();
-                tokio::spawn(async move {
-                    let damaged = |reason| RepositoryError::damaged(format!("{FOLDER}/{id}"), reason);
-                    (id, repository.get_sealed(FOLDER, &id).await.and_then(|bytes| decode(&bytes).map_err(damaged)))
-                })
-            })
-            .buffer_unordered(IN_FLIGHT);
-        while let Some(read) = objects.next().await {
-            let (id, packs) = read.map_err(|_| RepositoryError::Stopped)?;
-            match packs {
-                Ok(packs) => {
-                    see(id, Ok(&packs))?;
-                    for (pack, entries) in packs {
-                        self.push(pack, &entries);
-                    }
-                    self.objects.push(id);
+        let loose = bundle::gather(repository, FOLDER, objects, decode, |id, packs| match packs {
+            Ok(packs) => {
+                see(id, Ok(&packs))?;
+                for (pack, entries) in packs {
+                    self.push(pack, &entries);
                 }
-                Err(error) => see(id, Err(error))?,
+                self.objects.push(id);
+                Ok(())
             }
-        }
+            Err(error) => see(id, Err(error)),
+        });
+        let loose = loose.await?;
+        self.loose += loose;
         self.sort();
         Ok(())
     }
@@ -244,6 +241,11 @@ impl Index {
     /// The index objects that the table was made from, in no order.
     pub fn objects(&self) -> &[Id] {
         &self.objects
+    }
+
+    /// How many small index objects were read one by one, and would better be bundled.
+    pub fn loose(&self) -> usize {
+        self.loose
     }
 
     /// The index objects that name any of these packs.

@@ -5,6 +5,7 @@
 
 pub mod adopt;
 pub mod browse;
+pub mod bundle;
 pub mod check;
 pub mod chunk;
 pub mod codec;
@@ -36,13 +37,15 @@ pub mod writer;
 
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
+
 use crate::model::id::Id;
 use crate::repository::codec::id_of;
 use crate::repository::config::Config;
 use crate::repository::crypto::MasterKey;
 use crate::repository::error::RepositoryError;
 use crate::repository::key::{KeyObject, KeyOrigin, Password};
-use crate::store::{ErrorKind, Store};
+use crate::store::{ErrorKind, Object, Store};
 
 /// An open repository. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -63,6 +66,14 @@ const COMPRESSED: u8 = 2;
 const MAX_INDEX: usize = 128 << 20;
 /// The same for every other small object: snapshots, locks, keys, side objects, `config`.
 pub(crate) const MAX_SMALL: usize = 16 << 20;
+
+/// An object as the list of its folder names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub id: Id,
+    /// Bytes as it is stored.
+    pub size: u64,
+}
 
 /// A snapshot or index object that is damaged.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -193,19 +204,22 @@ impl Repository {
 
     /// The plain bytes of an object of `folder`; proven by its name and by its seal.
     pub async fn get_sealed(&self, folder: &str, id: &Id) -> Result<Vec<u8>, RepositoryError> {
+        match self.store().get_within(&format!("{folder}/{id}"), limit(folder) as u64).await {
+            Err(error) if error.kind == ErrorKind::TooLong => Err(RepositoryError::damaged(format!("{folder}/{id}"), "it is far too long")),
+            got => self.unseal(folder, id, &got?),
+        }
+    }
+
+    /// The plain bytes of what is stored as an object of `folder`; proven as by [`Repository::get_sealed`].
+    fn unseal(&self, folder: &str, id: &Id, sealed: &[u8]) -> Result<Vec<u8>, RepositoryError> {
         let damaged = |reason: &dyn std::fmt::Display| RepositoryError::damaged(format!("{folder}/{id}"), reason);
-        let limit = if folder == index::FOLDER { MAX_INDEX } else { MAX_SMALL };
-        let sealed = match self.store().get_within(&format!("{folder}/{id}"), limit as u64).await {
-            Err(error) if error.kind == ErrorKind::TooLong => return Err(damaged(&"it is far too long")),
-            got => got?,
-        };
-        if id_of(&sealed) != *id {
+        if id_of(sealed) != *id {
             return Err(damaged(&"its bytes are not those that its name says"));
         }
-        let plain = self.master_key().cipher().open(&sealed).map_err(|e| damaged(&e))?;
+        let plain = self.master_key().cipher().open(sealed).map_err(|e| damaged(&e))?;
         match plain.first() {
             Some(b'{' | b'[') => Ok(plain),
-            Some(&COMPRESSED) => decompress(&plain[1..], limit).map_err(|e| damaged(&e)),
+            Some(&COMPRESSED) => decompress(&plain[1..], limit(folder)).map_err(|e| damaged(&e)),
             _ => Err(damaged(&"it is neither JSON nor compressed")),
         }
     }
@@ -214,6 +228,15 @@ impl Repository {
     pub async fn put_side(&self, key: &str, plain: &[u8]) -> Result<(), RepositoryError> {
         let sealed = self.master_key().cipher().seal(plain)?;
         Ok(self.store().put_new(key, sealed.into()).await?)
+    }
+
+    /// As [`Repository::put_side`], under a name of its own: `prefix` and 32 random digits. Returns it.
+    pub async fn put_side_named(&self, prefix: &str, plain: &[u8]) -> Result<String, RepositoryError> {
+        let mut random = [0u8; 16];
+        getrandom::fill(&mut random)?;
+        let key = format!("{prefix}{}", HEXLOWER.encode(&random));
+        self.put_side(&key, plain).await?;
+        Ok(key)
     }
 
     /// The plain bytes of a side object.
@@ -227,9 +250,20 @@ impl Repository {
 
     /// The ids of all objects of `folder` (`snapshots`, `index`, `locks`); other names are passed over.
     pub async fn ids(&self, folder: &str) -> Result<Vec<Id>, RepositoryError> {
-        let objects = self.store().list(folder).await?;
-        Ok(objects.iter().filter_map(|object| object.key.rsplit('/').next()?.parse().ok()).collect())
+        Ok(self.listed(folder).await?.into_iter().map(|object| object.id).collect())
     }
+
+    /// As [`Repository::ids`], with sizes.
+    pub async fn listed(&self, folder: &str) -> Result<Vec<Listed>, RepositoryError> {
+        let objects = self.store().list(folder).await?;
+        let listed = |object: &Object| Some(Listed { id: object.key.rsplit('/').next()?.parse().ok()?, size: object.size });
+        Ok(objects.iter().filter_map(listed).collect())
+    }
+}
+
+/// Bytes beyond which an object of this folder is damaged or hostile.
+fn limit(folder: &str) -> usize {
+    if folder == index::FOLDER { MAX_INDEX } else { MAX_SMALL }
 }
 
 /// zstd frames of foreign writers may lack their content size, so the room grows as needed, up to a bound.

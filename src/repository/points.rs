@@ -26,7 +26,7 @@ use crate::store::ErrorKind;
 pub const MANIFEST: &str = "manifest.json";
 /// A manifest that claims to be larger is damaged or hostile: ten thousand claims take 5 MiB.
 const MANIFEST_LIMIT: u64 = 16 << 20;
-const IN_FLIGHT: usize = 4;
+const IN_FLIGHT: usize = 8;
 
 /// A point with all that a restore, a list or a next backup asks of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,11 +141,9 @@ pub struct Previous {
     pub complete: Option<StoredPoint>,
 }
 
-/// The newest points of one set in one cluster; reads no more points than it must.
-pub async fn previous(reader: &Reader, set: &SetName, cluster: &str) -> Result<Previous, RepositoryError> {
+/// The newest points of one set in one cluster, among `snapshots`, oldest first; reads no more points than it must.
+pub async fn previous(reader: &Reader, snapshots: Vec<(Id, Snapshot)>, set: &SetName, cluster: &str) -> Result<Previous, RepositoryError> {
     let mut previous = Previous::default();
-    // A damaged snapshot must not keep a set from being backed up: at worst an older point is compared with.
-    let (snapshots, _) = snapshot::list_readable(reader.repository()).await?;
     for (id, snapshot) in snapshots.into_iter().rev() {
         if set_of(&snapshot).as_ref() != Some(set) {
             continue;

@@ -1,15 +1,14 @@
 //! Snapshot objects: restic's record of one tree at one time. A recovery point is one of them.
 
-use futures::StreamExt;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model::id::Id;
+use crate::repository::bundle::{self, Source};
 use crate::repository::error::RepositoryError;
 use crate::repository::{Repository, Unreadable};
 
 /// Where snapshot objects are.
 pub const FOLDER: &str = "snapshots";
-const IN_FLIGHT: usize = 8;
 
 /// Restic's fields. Read leniently: what is missing or null gets its default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,7 +70,12 @@ fn is_zero(number: &u32) -> bool {
 /// The snapshot of this id.
 pub async fn load(repository: &Repository, id: &Id) -> Result<Snapshot, RepositoryError> {
     let bytes = repository.get_sealed(FOLDER, id).await?;
-    serde_json::from_slice(&bytes).map_err(|e| RepositoryError::damaged(format!("{FOLDER}/{id}"), e))
+    decode(&bytes).map_err(|reason| RepositoryError::damaged(format!("{FOLDER}/{id}"), reason))
+}
+
+/// The snapshot that these plain bytes say; `Err` tells what is wrong with them.
+pub fn decode(bytes: &[u8]) -> Result<Snapshot, String> {
+    serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
 /// Every snapshot, oldest first. One that cannot be read fails the whole list: a list with less in it is a guess.
@@ -84,18 +88,18 @@ pub async fn list(repository: &Repository) -> Result<Vec<(Id, Snapshot)>, Reposi
 
 /// Every snapshot that can be read, oldest first, and those that are damaged. For whoever harms nothing by not knowing all.
 pub async fn list_readable(repository: &Repository) -> Result<(Vec<(Id, Snapshot)>, Vec<Unreadable>), RepositoryError> {
-    let ids = repository.ids(FOLDER).await?;
-    let mut loaded = futures::stream::iter(ids).map(|id| async move { (id, load(repository, &id).await) }).buffer_unordered(IN_FLIGHT);
+    let listed = (repository.listed(FOLDER).await?, Source::Copies);
     let mut snapshots = Vec::new();
     let mut unreadable = Vec::new();
-    while let Some((id, snapshot)) = loaded.next().await {
+    let see = |id, snapshot: Result<Snapshot, RepositoryError>| {
         match snapshot {
             Ok(snapshot) => snapshots.push((id, snapshot)),
             Err(RepositoryError::Damaged { reason, .. }) => unreadable.push(Unreadable { id, reason }),
             Err(error) => return Err(error),
         }
-    }
-    drop(loaded);
+        Ok(())
+    };
+    bundle::gather(repository, FOLDER, listed, decode, see).await?;
     let moment = |snapshot: &Snapshot| chrono::DateTime::parse_from_rfc3339(&snapshot.time).ok();
     snapshots.sort_by_cached_key(|(id, snapshot)| (moment(snapshot), *id));
     unreadable.sort_by_key(|damaged| damaged.id);

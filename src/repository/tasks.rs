@@ -2,7 +2,6 @@
 //! task is done sooner than it need be.
 
 use chrono::{DateTime, Utc};
-use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use crate::model::set::SetName;
@@ -54,11 +53,8 @@ pub async fn last(repository: &Repository, until: DateTime<Utc>) -> Result<Vec<R
 
 /// Puts a record, and removes all others of the same kind.
 pub async fn record(repository: &Repository, record: &Record) -> Result<(), RepositoryError> {
-    let mut nonce = [0u8; 16];
-    getrandom::fill(&mut nonce)?;
     let plain = serde_json::to_vec(record).expect("names and times always serialise");
-    let own = format!("{FOLDER}/{}", HEXLOWER.encode(&nonce));
-    repository.put_side(&own, &plain).await?;
+    let own = repository.put_side_named(&format!("{FOLDER}/"), &plain).await?;
     let others = all(repository).await?.into_iter().filter(|(key, other)| other.kind == record.kind && *key != own);
     let old: Vec<String> = others.map(|(key, _)| key).collect();
     if !old.is_empty() {

@@ -1,10 +1,9 @@
 //! What the repository says of past runs: read again and again, but no object twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
 use crate::agent::Task;
@@ -12,10 +11,11 @@ use crate::model::id::Id;
 use crate::model::manifest::PointKind;
 use crate::model::set::SetName;
 use crate::repository::Repository;
+use crate::repository::bundle::{self, Source};
 use crate::repository::error::RepositoryError;
 use crate::repository::lock;
 use crate::repository::points::{Labelled, labelled};
-use crate::repository::snapshot;
+use crate::repository::snapshot::{self, Snapshot};
 use crate::repository::tasks::{self, Kind};
 use crate::schedule::SANE;
 use crate::store::ErrorKind;
@@ -24,8 +24,6 @@ use crate::telemetry::metrics::{Metrics, OfKind, OfSet, seconds};
 /// Others make points and records too.
 const STALE: Duration = Duration::from_secs(60);
 /// Sizes are a matter of days; to ask for them takes a request for each thousand packs.
-/// Snapshots that are read at a time.
-const IN_FLIGHT: usize = 16;
 const SIZE_STALE: Duration = Duration::from_secs(3600);
 
 /// Past runs, as far as they are known.
@@ -51,11 +49,11 @@ impl Ledger {
         }
         // Of a folder that is not mounted, say, every list is empty: that is not what an empty repository looks like.
         repository.store().get("config").await?;
-        let ids = repository.ids(snapshot::FOLDER).await?;
-        self.snapshots.retain(|id, _| ids.contains(id));
-        let new: Vec<Id> = ids.into_iter().filter(|id| !self.snapshots.contains_key(id)).collect();
-        let mut loaded = stream::iter(new).map(|id| async move { (id, snapshot::load(repository, &id).await) }).buffer_unordered(IN_FLIGHT);
-        while let Some((id, snapshot)) = loaded.next().await {
+        let mut listed = repository.listed(snapshot::FOLDER).await?;
+        let there: HashSet<Id> = listed.iter().map(|object| object.id).collect();
+        self.snapshots.retain(|id, _| there.contains(id));
+        listed.retain(|object| !self.snapshots.contains_key(&object.id));
+        let see = |id: Id, snapshot: Result<Snapshot, RepositoryError>| {
             match snapshot {
                 Ok(snapshot) => {
                     // A point from the future is somebody's wrong clock, and tells nothing of when the set was backed up.
@@ -68,8 +66,9 @@ impl Ledger {
                 }
                 Err(error) => tracing::warn!("snapshot {} is passed over: {error}", id.short()),
             }
-        }
-        drop(loaded);
+            Ok(())
+        };
+        bundle::gather(repository, snapshot::FOLDER, (listed, Source::Copies), snapshot::decode, see).await?;
         self.records = tasks::last(repository, now + SANE).await?;
         let locks = lock::locks(repository).await?;
         let oldest = locks.iter().map(|lock| (now - lock.modified).num_milliseconds()).max().unwrap_or(0).max(0);

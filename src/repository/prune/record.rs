@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use crate::model::id::Id;
@@ -95,10 +94,6 @@ impl Records {
 
 /// Puts a record and returns its name.
 pub(super) async fn put(repository: &Repository, record: &Record) -> Result<String, RepositoryError> {
-    let mut nonce = [0u8; 16];
-    getrandom::fill(&mut nonce)?;
-    let key = format!("{FOLDER}/{}", HEXLOWER.encode(&nonce));
     let plain = serde_json::to_vec(record).expect("ids and numbers always serialise");
-    repository.put_side(&key, &plain).await?;
-    Ok(key)
+    repository.put_side_named(&format!("{FOLDER}/"), &plain).await
 }
