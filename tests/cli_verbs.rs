@@ -203,6 +203,7 @@ fn help_begins_with_examples_and_completions_know_the_verbs() {
         "password",
         "unlock",
         "completions",
+        "man",
     ] {
         let help = keepset.ok([verb, "--help"]);
         let (examples, usage) = (help.find("Examples:"), help.find("Usage:"));
@@ -210,6 +211,21 @@ fn help_begins_with_examples_and_completions_know_the_verbs() {
         assert!(keepset.ok(["completions", "bash"]).contains(verb), "{verb}");
     }
     assert!(!keepset.ok(["--help"]).contains("mover"));
+}
+
+#[test]
+fn manual_pages_say_what_the_help_says_and_there_is_one_for_each_verb() {
+    let keepset = Keepset::bare();
+    let page = keepset.ok(["man"]);
+    assert!(page.contains(".TH keepset 1") && page.contains("keepset restore shop/web"), "{page}");
+    let pages = keepset.dir.path().join("man");
+    keepset.run(["man", "--dir", "man"]).refused(1, "man");
+    fs::create_dir(&pages).unwrap();
+    keepset.ok(["man", "--dir", "man"]);
+    let page = |name: &str| fs::read_to_string(pages.join(name)).unwrap();
+    assert!(page("keepset.1").contains("keepset\\-backup(1)"), "{}", page("keepset.1"));
+    assert!(page("keepset-restore.1").contains("\\-\\-skip\\-damaged"), "{}", page("keepset-restore.1"));
+    assert!(!pages.join("keepset-mover.1").exists());
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::cli::forget::Forget;
 use crate::cli::init::Init;
 use crate::cli::list::List;
 use crate::cli::ls::Ls;
+use crate::cli::man::ManArgs;
 use crate::cli::mover::Mover;
 use crate::cli::password::PasswordArgs;
 use crate::cli::prune::PruneArgs;
@@ -114,6 +115,7 @@ pub enum Verb {
     Password(PasswordArgs),
     Unlock(Unlock),
     Completions(Completions),
+    Man(ManArgs),
     #[command(hide = true)]
     Mover(Mover),
     #[command(hide = true)]

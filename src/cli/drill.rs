@@ -8,6 +8,7 @@ use crate::cli::cluster::{self, ClusterArgs};
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitCode;
 use crate::cli::output::{Output, Tone};
+use crate::cli::point_args::PointArgs;
 use crate::cli::progress::Shown;
 use crate::cli::stop::Stop;
 use crate::cli::submit;
@@ -19,7 +20,6 @@ use crate::model::set::SetName;
 use crate::platform::folders::{FolderScratch, FoldersOptions};
 use crate::platform::kubernetes::ClusterScratch;
 use crate::platform::{Platform, Probe, Scratch};
-use crate::repository::select::Selector;
 
 /// Restore a set on trial, prove every byte, let a command look at it, and remove it again
 ///
@@ -40,17 +40,8 @@ pub struct DrillArgs {
     #[arg(value_name = "NAMESPACE/NAME")]
     set: SetName,
 
-    /// Which point: latest (complete), the first digits of an id, or a time: the newest point that is no younger
-    #[arg(long, value_name = "POINT", default_value = "latest")]
-    point: Selector,
-
-    /// Points of this cluster; the one that the set is in now where left out
-    #[arg(long, value_name = "NAME")]
-    from_cluster: Option<String>,
-
-    /// A partial point will do
-    #[arg(long)]
-    allow_partial: bool,
+    #[command(flatten)]
+    which: PointArgs,
 
     /// Restore to a new folder in DIR; the folder for temporary files where nothing else is said
     #[arg(long, value_name = "DIR")]
@@ -222,9 +213,9 @@ fn probe(args: &DrillArgs, settings: &DrillSettings, place: &Where) -> anyhow::R
 
 fn options(args: &DrillArgs, wire: &Wire, platform: &dyn Platform, probe: Option<Probe>) -> Result<DrillOptions, CliError> {
     Ok(DrillOptions {
-        point: args.point.clone(),
-        cluster: args.from_cluster.clone().or_else(|| wire.settings.cluster.clone()),
-        allow_partial: args.allow_partial,
+        point: args.which.point.clone(),
+        cluster: args.which.cluster(wire),
+        allow_partial: args.which.allow_partial,
         probe,
         parallel: wire.parallel(args.parallel, &args.set, platform),
         memory: wire.memory(),

@@ -19,9 +19,11 @@ mod init;
 mod list;
 mod losses;
 mod ls;
+mod man;
 mod mover;
 mod output;
 mod password;
+mod point_args;
 mod progress;
 mod prune;
 mod reach;
@@ -120,6 +122,7 @@ async fn run(args: Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::Password(args) => unless_stopped(stop, password::run(&args, &wire()?)).await,
         Verb::Unlock(args) => unless_stopped(stop, unlock::run(&args, &wire()?)).await,
         Verb::Completions(args) => completions::run(&args, output),
+        Verb::Man(args) => man::run(&args, output),
         Verb::Reach(_) => unless_stopped(stop, reach::run(output)).await,
         Verb::Mover(_) if mover::is_pod() => mover::run_in_pod(&wire()?, stop).await,
         Verb::Mover(_) => mover::run(output, stop).await,

@@ -12,6 +12,7 @@ use crate::cli::cluster::{self, ClusterArgs};
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitCode;
 use crate::cli::output::{Output, Tone, chain_text};
+use crate::cli::point_args::PointArgs;
 use crate::cli::safety::wired;
 use crate::cli::stop::Stop;
 use crate::cli::submit;
@@ -24,7 +25,6 @@ use crate::model::mover_job::{Problem, Progress};
 use crate::model::set::{Ordinal, SetName};
 use crate::platform::folders::FoldersOptions;
 use crate::platform::{News, Outcome, Platform};
-use crate::repository::select::Selector;
 use crate::restore::{RestoreOptions, Restored, StartMode, Undone};
 
 /// Bring a set back: data first, ordinal by ordinal, then the application in order
@@ -50,13 +50,8 @@ pub struct RestoreArgs {
     #[arg(value_name = "NAMESPACE/NAME")]
     set: SetName,
 
-    /// Which point: latest (complete), the first digits of an id, or a time: the newest point that is no younger
-    #[arg(long, value_name = "POINT", default_value = "latest")]
-    point: Selector,
-
-    /// Points of this cluster; the one that the set is in now where left out
-    #[arg(long, value_name = "NAME")]
-    from_cluster: Option<String>,
+    #[command(flatten)]
+    which: PointArgs,
 
     /// Make the claims' folders in DIR; the set's `from` of the settings where left out
     #[arg(long, value_name = "DIR")]
@@ -105,10 +100,6 @@ pub struct RestoreArgs {
     /// Restore all that is whole where the repository is damaged, and list the rest
     #[arg(long)]
     skip_damaged: bool,
-
-    /// A partial point will do
-    #[arg(long)]
-    allow_partial: bool,
 
     /// The target may hold claims of the set that the point does not have
     #[arg(long)]
@@ -336,9 +327,9 @@ fn options(args: &RestoreArgs, wire: &Wire, platform: &dyn Platform) -> Result<R
     }
     let policy = wire.set_settings(set).and_then(|set| set.start.as_ref()).map(|start| start.policy);
     Ok(RestoreOptions {
-        point: args.point.clone(),
-        cluster: args.from_cluster.clone().or_else(|| wire.settings.cluster.clone()),
-        allow_partial: args.allow_partial,
+        point: args.which.point.clone(),
+        cluster: args.which.cluster(wire),
+        allow_partial: args.which.allow_partial,
         ordinals: args.ordinals.iter().copied().map(Ordinal).collect(),
         claims: args.claims.clone(),
         paths: args.paths.clone(),
