@@ -11,6 +11,7 @@ use keepset::model::manifest::Manifest;
 use keepset::model::mover_job::{MoverLine, MoverReport};
 use keepset::model::path_text::{path_from_text, path_text};
 use keepset::monitor::Silent;
+use keepset::repository::bundle;
 use keepset::repository::check::{CheckOptions, check};
 use keepset::repository::codec::Decoder;
 use keepset::repository::config::Config;
@@ -31,6 +32,7 @@ use crate::crafted::Crafted;
 /// Name and function of each.
 pub const ENTRIES: &[(&str, fn(&[u8]))] = &[
     ("blob", blob),
+    ("bundle", bundle_object),
     ("config", config),
     ("index", index_object),
     ("key", key),
@@ -75,6 +77,12 @@ fn blob(bytes: &[u8]) {
         Ok(plain) => assert_eq!(keepset::repository::codec::id_of(plain), id),
         Err(_) => assert!(claim.is_some(), "a raw blob opens"),
     }
+}
+
+fn bundle_object(bytes: &[u8]) {
+    let Some(objects) = bundle::decode(bytes.to_vec().into()) else { return };
+    let objects: Vec<_> = objects.into_iter().map(|(_, object)| object).collect();
+    assert_eq!(bundle::encode(&objects), bytes);
 }
 
 fn config(bytes: &[u8]) {

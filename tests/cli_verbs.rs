@@ -219,8 +219,9 @@ fn manual_pages_say_what_the_help_says_and_there_is_one_for_each_verb() {
     let page = keepset.ok(["man"]);
     assert!(page.contains(".TH keepset 1") && page.contains("keepset restore shop/web"), "{page}");
     let pages = keepset.dir.path().join("man");
-    keepset.run(["man", "--dir", "man"]).refused(1, "man");
-    fs::create_dir(&pages).unwrap();
+    fs::write(&pages, "in the way").unwrap();
+    keepset.run(["man", "--dir", "man"]).refused(1, "cannot write manual pages to man");
+    fs::remove_file(&pages).unwrap();
     keepset.ok(["man", "--dir", "man"]);
     let page = |name: &str| fs::read_to_string(pages.join(name)).unwrap();
     assert!(page("keepset.1").contains("keepset\\-backup(1)"), "{}", page("keepset.1"));

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::CommandFactory;
 use clap_mangen::Man;
 
 use crate::cli::args::Args;
+use crate::cli::error::CliError;
 use crate::cli::exit::ExitCode;
 use crate::cli::output::Output;
 
@@ -18,7 +18,7 @@ use crate::cli::output::Output;
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ManArgs {
-    /// Write keepset.1 and one page for each verb to this folder, which must be there
+    /// Write keepset.1 and one page for each verb to this folder; it is made where it is absent
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -27,7 +27,10 @@ pub struct ManArgs {
 pub fn run(args: &ManArgs, output: Output) -> anyhow::Result<ExitCode> {
     match &args.dir {
         Some(dir) => {
-            clap_mangen::generate_to(Args::command(), dir).with_context(|| format!("cannot write manual pages to {}", dir.display()))?;
+            let written = std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Args::command(), dir));
+            written.map_err(|error| {
+                CliError::failed(format!("cannot write manual pages to {}: {error}", dir.display()), "give a folder that can be written to")
+            })?;
         }
         None => {
             let mut page = Vec::new();

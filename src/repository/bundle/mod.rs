@@ -16,6 +16,7 @@ use bytes::Bytes;
 use crate::model::id::Id;
 use crate::repository::Repository;
 use crate::repository::codec::id_of;
+use crate::repository::crypto::OVERHEAD;
 use crate::repository::error::RepositoryError;
 use crate::store::Object;
 
@@ -23,8 +24,8 @@ use crate::store::Object;
 const FOLDER: &str = "x-keepset/bundles";
 /// Objects that are stored in more bytes than these are as well read by themselves.
 const SMALL: u64 = 64 << 10;
-/// A bundle is closed at so many bytes: read in one piece, by all who read the repository.
-const FULL: usize = 4 << 20;
+/// A bundle is closed at so many bytes: each mover reads it in one piece, within the memory that it has.
+const FULL: usize = 1 << 20;
 /// So many small objects are read one by one before it pays to bundle them.
 pub const LOOSE: usize = 64;
 /// The only form that there is by now; it is a bundle's first byte.
@@ -45,7 +46,7 @@ async fn open(repository: &Repository, key: &str) -> Result<Vec<(Id, Bytes)>, Re
 }
 
 /// A version, then each object behind its length: four bytes, little-endian.
-fn encode(objects: &[Bytes]) -> Vec<u8> {
+pub fn encode(objects: &[Bytes]) -> Vec<u8> {
     let mut plain = vec![VERSION];
     for object in objects {
         plain.extend_from_slice(&u32::try_from(object.len()).expect("small objects").to_le_bytes());
@@ -54,8 +55,9 @@ fn encode(objects: &[Bytes]) -> Vec<u8> {
     plain
 }
 
-/// The objects of a bundle under the only names that they can have.
-fn decode(mut plain: Bytes) -> Option<Vec<(Id, Bytes)>> {
+/// The objects of a bundle under the only names that they can have; `None` for bytes that are no bundle. What is shorter than a seal is no
+/// object, so that few bytes cannot claim to be many.
+pub fn decode(mut plain: Bytes) -> Option<Vec<(Id, Bytes)>> {
     if plain.is_empty() || plain.split_to(1)[0] != VERSION {
         return None;
     }
@@ -63,7 +65,7 @@ fn decode(mut plain: Bytes) -> Option<Vec<(Id, Bytes)>> {
     while !plain.is_empty() {
         let length = usize::try_from(u32::from_le_bytes(*plain.first_chunk()?)).ok()?;
         let _length = plain.split_to(4);
-        if length > plain.len() {
+        if length < OVERHEAD || length > plain.len() {
             return None;
         }
         let object = plain.split_to(length);
