@@ -1,3 +1,5 @@
+//! Whether bundles save requests, and whether they can do any harm.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
