@@ -10,7 +10,7 @@ use keepset::monitor::Silent;
 use keepset::repository::check::{CheckOptions, check};
 use keepset::repository::key::{KeyOrigin, Password};
 use keepset::repository::{Repository, passwords};
-use keepset::store::fault::{Faulty, Kind};
+use keepset::store::fault::{Call, Fault, Faulty, Kind};
 use keepset::store::{Patience, Store};
 use object_store::memory::InMemory;
 use support::house::{House, the_living, web};
@@ -151,4 +151,31 @@ async fn every_operation_asks_its_store_as_little_as_it_can() {
     passwords::add(&ground.repository, &new, "root", "vm", &Clock::system()).await.unwrap();
     // Does it open anything yet? Then the key, which is read back among all.
     ground.expect("password add", Counts { puts: 1, gets: 1 + 2, lists: 2, ..Counts::default() });
+}
+
+#[tokio::test]
+async fn a_backup_beside_many_points_asks_for_tens_of_objects_and_not_for_hundreds() {
+    let mut ground = Ground::new().await;
+    for _ in 0..140 {
+        ground.backup().await;
+    }
+    ground.faulty.obey(|_, _| None);
+    let newest = ground.backup().await;
+    // The plan reads the index and the snapshots, three movers the index.
+    let one_by_one = 4 * 140 + 140;
+    let gets = ground.faulty.count(Kind::Get);
+    assert!(gets < one_by_one / 4, "{gets}");
+    ground.house.prove_point(&ground.store, &newest, "bundled").await;
+
+    // Nothing but speed depends on bundles.
+    let of_bundles = |call: &Call| call.key.starts_with("x-keepset/bundles");
+    ground.faulty.obey(move |_, call| of_bundles(call).then_some(Fault::Denied));
+    let mut newest = newest;
+    for _ in 0..5 {
+        newest = ground.backup().await;
+    }
+    assert!(ground.faulty.fired() > 5 * 4, "{}", ground.faulty.fired());
+    ground.faulty.heal();
+    ground.house.prove_point(&ground.store, &newest, "denied").await;
+    assert!(ground.house.check(&ground.store).await.unwrap().is_sound());
 }

@@ -252,6 +252,7 @@ impl Sealing<'_> {
         if self.before.loose() < bundle::LOOSE {
             return;
         }
+        self.backup.monitor.event(Event::Step("bundling small objects of the repository".into()));
         for folder in [index::FOLDER, snapshot::FOLDER] {
             if let Err(error) = bundle::fold(&self.backup.repository, folder).await {
                 tracing::warn!(%error, folder, "small objects could not be bundled; reading them takes longer until a later run does it");

@@ -42,7 +42,10 @@ pub async fn gather<T: Send + 'static>(
     let small = |rest: &HashMap<Id, u64>| rest.values().filter(|size| **size <= SMALL).count();
     if source == Source::Copies && small(&rest) >= LOOSE {
         let wanted: Arc<HashSet<Id>> = Arc::new(rest.keys().copied().collect());
-        let keys = bundles(repository, folder).await?.into_iter().map(|object| object.key);
+        let keys = match bundles(repository, folder).await {
+            Err(RepositoryError::Store(error)) if error.kind == ErrorKind::Denied => Vec::new(),
+            listed => listed?.into_iter().map(|object| object.key).collect(),
+        };
         let mut copies =
             futures::stream::iter(keys).map(|key| tokio::spawn(reading.clone().bundle(key, Arc::clone(&wanted)))).buffer_unordered(BUNDLES);
         while let Some(read) = copies.next().await {
