@@ -4,7 +4,7 @@ use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, Strategy};
 
 use crate::model::id::Id;
-use crate::repository::crypto::{Cipher, IV, MasterKey, TAG};
+use crate::repository::crypto::{Cipher, IV, MasterKey, OVERHEAD, TAG};
 use crate::repository::error::RepositoryError;
 pub use crate::repository::hash::id_of;
 use crate::repository::pack::BlobKind;
@@ -102,10 +102,13 @@ impl Encoder {
         if self.pays(plain)? {
             let compressor = if plain.len() < SMALL { &mut self.small } else { &mut self.compressor };
             let compressed = compressor.compress_to_buffer(plain, &mut self.sealed[IV..]).map_err(RepositoryError::Unfaithful)?;
-            if compressed < plain.len() {
+            let claimed = u32::try_from(plain.len()).expect("chunkers and trees stay below 4 GiB");
+            let sealed = u32::try_from(compressed + OVERHEAD).unwrap_or(u32::MAX);
+            // What a reader would take for an attack on its memory is stored raw: no point may rest on a blob that is refused later.
+            if compressed < plain.len() && check_claim(BlobKind::Tree, sealed, claimed).is_ok() {
                 self.prove(plain, compressed)?;
                 length = compressed;
-                plain_length = Some(u32::try_from(plain.len()).expect("chunkers and trees stay below 4 GiB"));
+                plain_length = Some(claimed);
             }
         }
         if plain_length.is_none() {
@@ -206,6 +209,22 @@ mod tests {
             prop_assert_eq!(sealed.len(), encoded.length as usize);
             let mut decoder = Decoder::new(&key).unwrap();
             prop_assert_eq!(decoder.decode(&id_of(&plain), &mut sealed, encoded.plain_length).unwrap(), &plain[..]);
+        }
+    }
+
+    #[test]
+    fn whatever_shrinks_to_next_to_nothing_is_stored_so_that_it_is_taken() {
+        let key = MasterKey::random().unwrap();
+        let mut encoder = Encoder::new(&key, FAST).unwrap();
+        let id = format!("\"{}\",", id_of(b"a hole"));
+        for (what, times) in [(id.as_str(), 300_000), ("AAAA", 5 << 20)] {
+            let plain = what.repeat(times).into_bytes();
+            let (encoded, sealed) = encoder.encode(&plain).unwrap();
+            if let Some(plain) = encoded.plain_length {
+                check_claim(BlobKind::Tree, encoded.length, plain).unwrap();
+            }
+            let mut sealed = sealed.to_vec();
+            assert!(Decoder::new(&key).unwrap().decode(&id_of(&plain), &mut sealed, encoded.plain_length).unwrap() == plain);
         }
     }
 
