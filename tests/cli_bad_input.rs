@@ -51,6 +51,28 @@ fn no_password_and_no_repository_are_errors_of_usage() {
 }
 
 #[test]
+fn a_key_that_no_request_can_carry_is_an_error_of_usage() {
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL"] {
+        let keepset = Keepset::bare()
+            .at("s3://bucket/prefix")
+            .with("KEEPSET_PASSWORD", "x")
+            .with("AWS_ACCESS_KEY_ID", "id")
+            .with("AWS_SECRET_ACCESS_KEY", "secret")
+            .with(name, "geheim\nnis");
+        let ran = keepset.run(["list"]).refused(2, &format!("{name} holds the control character 0x0a"));
+        assert!(!ran.err.contains("geheim"), "{}", ran.err);
+        let ran = keepset.run(["init", "--json"]).expect(2);
+        assert!(ran.err.contains(name) || ran.out.contains(name), "{ran:?}");
+        assert!(keepset.run(["doctor"]).expect(1).out.contains(name));
+    }
+    // The rest of what cannot be the address of a store is told as early.
+    for value in ["127.0.0.1:9000", "localhost:9000", "http://127.0.0.1:9000/bucket"] {
+        let keepset = Keepset::bare().at("s3://bucket/prefix").with("KEEPSET_PASSWORD", "x").with("AWS_ENDPOINT_URL", value);
+        keepset.run(["init"]).refused(2, "AWS_ENDPOINT_URL ");
+    }
+}
+
+#[test]
 fn an_unreachable_bucket_is_reported_with_its_place() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -113,8 +113,12 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Known> {
         return Some((of_repository(error), error.hint()));
     }
     if let Some(error) = cause.downcast_ref::<StoreError>() {
-        let nowhere = matches!(error.kind, ErrorKind::NoSuchFolder | ErrorKind::NoSuchBucket);
-        return Some((nowhere.then_some(ExitCode::NoRepository), error.hint()));
+        let code = match error.kind {
+            ErrorKind::NoSuchFolder | ErrorKind::NoSuchBucket => Some(ExitCode::NoRepository),
+            ErrorKind::Settings => Some(ExitCode::Usage),
+            _ => None,
+        };
+        return Some((code, error.hint()));
     }
     None
 }

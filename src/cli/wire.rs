@@ -234,8 +234,10 @@ pub fn open_store(location: &str) -> anyhow::Result<Store> {
 fn store_variables() -> HashMap<String, String> {
     let ours = |name: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix));
     std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
         .filter(|(name, _)| ours(name))
+        // What is no UTF-8 stays visible, so that the store refuses it by its name instead of another key being used.
+        .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
         .collect()
 }
 

@@ -10,6 +10,7 @@ mod open;
 mod patience;
 mod probe;
 mod sweep;
+mod variables;
 
 pub use error::{ErrorKind, StoreError};
 pub use location::{Location, LocationError};
@@ -56,7 +57,7 @@ impl Store {
     /// Opens what is at `location`, without asking it anything yet, but for a folder, which must be there. `variables` are the user's
     /// `AWS_…`, `GOOGLE_…` and `AZURE_…` variables: keys, endpoint, region and what else these clouds' own tools read.
     pub fn open(location: &Location, variables: &HashMap<String, String>) -> Result<Store, StoreError> {
-        let variables = open::Variables::new(variables, location);
+        let variables = variables::Variables::new(variables, location)?;
         let (inner, root, patience) = match location {
             Location::Folder(folder) => open::folder(location, folder)?,
             Location::S3 { endpoint, bucket, prefix } => open::s3(&variables, endpoint.as_ref(), bucket, prefix)?,

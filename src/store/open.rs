@@ -1,8 +1,6 @@
 //! How a location and the user's variables become a store.
 
-use std::collections::HashMap;
 use std::path::Path as FilePath;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,56 +15,10 @@ use url::Url;
 use crate::store::error::{ErrorKind, StoreError};
 use crate::store::location::Location;
 use crate::store::patience::{Patience, retry_config};
+use crate::store::variables::Variables;
 
 /// What opening yields: the library's store, the root below which the repository is, and how long calls wait.
 pub(super) type Opened = (Arc<dyn ObjectStore>, Path, Patience);
-
-/// The variables that a store may read, of all that the user has set.
-pub(super) struct Variables<'a> {
-    of: &'a HashMap<String, String>,
-    location: &'a Location,
-}
-
-impl<'a> Variables<'a> {
-    pub(super) fn new(of: &'a HashMap<String, String>, location: &'a Location) -> Self {
-        Variables { of, location }
-    }
-
-    /// An empty variable counts as none.
-    fn get(&self, name: &str) -> Option<&str> {
-        self.of.get(name).map(String::as_str).filter(|value| !value.is_empty())
-    }
-
-    fn any(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.get(name).is_some())
-    }
-
-    /// The variables of `prefix` that the library knows, in a fixed order.
-    fn known<K: FromStr>(&self, prefix: &str) -> Vec<(K, &str)> {
-        let mut known: Vec<_> = self.of.iter().filter(|(name, value)| name.starts_with(prefix) && !value.is_empty()).collect();
-        known.sort();
-        known.into_iter().filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value.as_str()))).collect()
-    }
-
-    fn refuse(&self, cause: impl Into<String>) -> StoreError {
-        StoreError::own(ErrorKind::Settings, "open", &self.location.to_string(), "", cause)
-    }
-
-    /// Nothing has been asked of the store yet: what fails here is what the variables say.
-    fn failed(&self, error: &object_store::Error) -> StoreError {
-        let refused = self.refuse(std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string));
-        match self.location {
-            Location::Azure { .. } if self.get("AZURE_STORAGE_ACCOUNT_NAME").is_none() => {
-                refused.with_hint("set AZURE_STORAGE_ACCOUNT_NAME")
-            }
-            _ => refused,
-        }
-    }
-
-    fn root(&self, prefix: &str) -> Result<Path, StoreError> {
-        Path::parse(prefix).map_err(|e| self.refuse(format!("prefix `{prefix}` is no name for objects: {e}")))
-    }
-}
 
 /// Creates the folder of a repository on disk, readable by its owner only. Buckets are made by their owners.
 pub(super) fn create_root(location: &Location) -> Result<(), StoreError> {
@@ -125,13 +77,14 @@ pub(super) fn s3(variables: &Variables<'_>, endpoint: Option<&Url>, bucket: &str
             }
         }
     }
-    let of_settings = variables.get("AWS_ENDPOINT_URL_S3").or(variables.get("AWS_ENDPOINT_URL")).or(variables.get("AWS_ENDPOINT"));
-    let endpoint = match (endpoint, of_settings) {
-        (Some(endpoint), _) => Some(endpoint.clone()),
-        (None, Some(text)) => {
-            Some(Url::parse(text).map_err(|e| variables.refuse(format!("the S3 endpoint of the settings is no URL: {e}")))?)
-        }
-        (None, None) => None,
+    variables.fit_for_a_url("bucket name", bucket)?;
+    for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+        variables.get(name).map_or(Ok(()), |region| variables.fit_for_a_url(name, region))?;
+    }
+    variables.check_token_file("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")?;
+    let endpoint = match endpoint {
+        Some(endpoint) => Some(endpoint.clone()),
+        None => variables.endpoint(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"], bucket)?,
     };
     let transport = transport(variables, endpoint.as_ref(), "AWS_ALLOW_HTTP")?;
     let mut builder = AmazonS3Builder::new()
@@ -152,20 +105,28 @@ pub(super) fn s3(variables: &Variables<'_>, endpoint: Option<&Url>, bucket: &str
 }
 
 pub(super) fn gcs(variables: &Variables<'_>, bucket: &str, prefix: &str) -> Result<Opened, StoreError> {
-    let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client_options(variables, false)?).with_retry(retry_config());
+    let endpoint = variables.endpoint(&["GOOGLE_BASE_URL"], bucket)?;
+    let transport = transport(variables, endpoint.as_ref(), "GOOGLE_ALLOW_HTTP")?;
+    let mut builder =
+        GoogleCloudStorageBuilder::new().with_client_options(client_options(variables, transport.plain_http)?).with_retry(retry_config());
     for (key, value) in variables.known::<GoogleConfigKey>("GOOGLE_") {
-        if !matches!(key, GoogleConfigKey::Bucket) {
+        if !matches!(key, GoogleConfigKey::Bucket | GoogleConfigKey::BaseUrl) {
             builder = builder.with_config(key, value);
         }
+    }
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_base_url(endpoint.as_str().trim_end_matches('/'));
     }
     let store = builder.with_bucket_name(bucket).build().map_err(|e| variables.failed(&e))?;
     Ok((Arc::new(store), variables.root(prefix)?, Patience::remote()))
 }
 
 pub(super) fn azure(variables: &Variables<'_>, container: &str, prefix: &str) -> Result<Opened, StoreError> {
-    let endpoint = variables.get("AZURE_STORAGE_ENDPOINT").or(variables.get("AZURE_ENDPOINT"));
-    let endpoint = endpoint.map(Url::parse).transpose();
-    let endpoint = endpoint.map_err(|e| variables.refuse(format!("the Azure endpoint of the settings is no URL: {e}")))?;
+    variables.fit_for_a_url("container name", container)?;
+    for name in ["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_ACCOUNT_NAME"] {
+        variables.get(name).map_or(Ok(()), |account| variables.fit_for_a_url(name, account))?;
+    }
+    let endpoint = variables.endpoint(&["AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"], container)?;
     let transport = transport(variables, endpoint.as_ref(), "AZURE_ALLOW_HTTP")?;
     let mut builder =
         MicrosoftAzureBuilder::new().with_client_options(client_options(variables, transport.plain_http)?).with_retry(retry_config());
@@ -220,6 +181,7 @@ fn transport(variables: &Variables<'_>, endpoint: Option<&Url>, allowing: &str) 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::error::Error as _;
 
     use super::*;
