@@ -18,8 +18,13 @@ use crate::store::location::Location;
 /// Variables that are read by their name here, besides those that the library knows.
 const BY_NAME: &[&str] = &["AWS_CA_BUNDLE", "AZURE_ACCOUNT_NAME", "AZURE_ACCOUNT_KEY", "AZURE_ACCOUNT_SAS"];
 /// Values that are documents and paths of files, which never become a header as they are.
-const FREE: &[&str] =
-    &["GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH", "GOOGLE_APPLICATION_CREDENTIALS", "AWS_CA_BUNDLE"];
+const FREE: &[&str] = &[
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+    "GOOGLE_SERVICE_ACCOUNT",
+    "GOOGLE_SERVICE_ACCOUNT_PATH",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "AWS_CA_BUNDLE",
+];
 
 /// The variables that a store may read, of all that the user has set: without white space at their ends, and fit to be sent.
 pub(super) struct Variables<'a> {
