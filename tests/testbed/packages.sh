@@ -4,11 +4,11 @@
 set -euo pipefail
 
 # What must be there, a command or a path, and the package that brings it.
-declare -A package=([restic]=restic [setfattr]=attr [setfacl]=acl [curl]=curl [pg_ctlcluster]=postgresql
+declare -A package=([restic]=restic [mkfs.btrfs]=btrfs-progs [losetup]=mount [setfattr]=attr [setfacl]=acl [curl]=curl [pg_ctlcluster]=postgresql
     [redis-check-rdb]=redis-tools)
 if [ "${1:-}" = cluster ]; then
-    package+=([containerd]=containerd [runc]=runc [/usr/lib/cni/bridge]=containernetworking-plugins [mkfs.btrfs]=btrfs-progs [nft]=nftables
-        [ip]=iproute2 [openssl]=openssl [flock]=util-linux [losetup]=mount [resize2fs]=e2fsprogs [sysctl]=procps
+    package+=([containerd]=containerd [runc]=runc [/usr/lib/cni/bridge]=containernetworking-plugins [nft]=nftables
+        [ip]=iproute2 [openssl]=openssl [flock]=util-linux [resize2fs]=e2fsprogs [sysctl]=procps
         [strip]=binutils [python3]=python3)
 fi
 missing=()
