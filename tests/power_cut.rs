@@ -116,7 +116,10 @@ impl Workload {
 
     fn backup(&mut self) -> String {
         for ordinal in 0..2 {
-            mutate(&self.live().join(format!("data-web-{ordinal}")), self.dice.next(), 4);
+            let claim = self.live().join(format!("data-web-{ordinal}"));
+            mutate(&claim, self.dice.next(), 4);
+            // A claim that becomes empty is refused.
+            fs::write(claim.join("kept"), self.made.to_string()).unwrap();
         }
         self.made += 1;
         let kept = self.copies.join(self.made.to_string());
