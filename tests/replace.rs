@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicUsize;
 
 use keepset::model::entry::Kind;
 use keepset::model::id::Id;
-use keepset::model::mover_job::{ClaimReport, FillClaim, FillMode, MoverReport, ProblemKind, Task};
+use keepset::model::mover_job::{ClaimReport, FillClaim, FillMode, MoverReport, ProblemKind, ProveClaim, Task};
 use keepset::mover::error::MoverError;
 use keepset::repository::Repository;
 use keepset::repository::index::Index;
@@ -391,4 +391,45 @@ async fn a_store_that_fails_is_no_damage_and_bytes_damaged_on_their_way_are_got_
     run(&repository, Task::Fill(vec![fill_claim(&saved, &target, FillMode::New)])).await;
     assert!(store.fired() > 1);
     assert_same(&volume, &target);
+}
+
+/// What a file system's check found is data; the folder that it wants for it is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_and_found_is_saved_and_restored_with_what_is_in_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let repository = repository(Store::memory()).await;
+    let [with, without, own, other] = ["with", "without", "own", "other"].map(|name| {
+        let volume = folder(temp.path(), name);
+        folder(&volume, "lost+found");
+        volume
+    });
+    fs::write(with.join("lost+found/#1234"), "the only copy").unwrap();
+    fs::create_dir(with.join("lost+found/#1235")).unwrap();
+    fs::write(with.join("rows"), "rows").unwrap();
+    fs::write(without.join("rows"), "rows").unwrap();
+    let (full, empty) = (save(&repository, &with, None).await, save(&repository, &without, None).await);
+    assert_eq!((full.files, full.dirs, full.problems.len()), (2, 3, 0));
+    assert_eq!((empty.files, empty.dirs), (1, 1));
+    // An empty one is not in the way, and is filled.
+    let inode = |volume: &Path| volume.join("lost+found").metadata().unwrap().ino();
+    let there = inode(&own);
+    run(&repository, Task::Fill(vec![fill_claim(&full, &own, FillMode::New)])).await;
+    assert_eq!((fs::read(own.join("lost+found/#1234")).unwrap(), inode(&own)), (b"the only copy".to_vec(), there));
+    assert!(own.join("lost+found/#1235").is_dir());
+    assert_same(&with, &own);
+    // One with something in it is data that only a replacement may touch, and that empties it and leaves it there.
+    fs::write(other.join("lost+found/#7"), "x").unwrap();
+    let refused = attempt(&repository, Task::Fill(vec![fill_claim(&empty, &other, FillMode::New)])).await.unwrap_err();
+    assert!(matches!(refused, MoverError::TargetHoldsData { .. }), "{refused}");
+    for target in [&own, &other] {
+        let there = inode(target);
+        replace(&repository, &empty, target).await;
+        assert_eq!((fs::read_dir(target.join("lost+found")).unwrap().count(), inode(target)), (0, there));
+        replace(&repository, &full, target).await;
+        assert_eq!((fs::read(target.join("lost+found/#1234")).unwrap(), inode(target)), (b"the only copy".to_vec(), there));
+        replace(&repository, &full, target).await;
+        let (name, tree, root) = (full.name.clone(), full.tree, full.root.clone());
+        let prove = ProveClaim { name, tree, root, target: target.to_str().unwrap().into(), shape: Default::default() };
+        assert_eq!(run(&repository, Task::Prove(vec![prove])).await.problems, []);
+    }
 }

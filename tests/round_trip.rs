@@ -3,13 +3,14 @@
 
 mod support;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use keepset::clock::Clock;
-use keepset::model::entry::Kind;
+use keepset::model::entry::{Entry, Kind};
 use keepset::model::manifest::ChangeDetection;
-use keepset::model::mover_job::{ClaimReport, FillClaim, FillMode, Task};
+use keepset::model::mover_job::{ClaimReport, FillClaim, FillMode, ProveClaim, Task};
 use keepset::repository::Repository;
 use keepset::repository::codec::id_of;
 use keepset::repository::index::Index;
@@ -21,6 +22,7 @@ use keepset::store::Store;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use support::compare::{assert_same, compare};
+use support::mapped::Mapped;
 use support::minio::Minio;
 use support::mutate::mutate;
 use support::tree::{Tree, trees};
@@ -75,7 +77,7 @@ async fn a_generated_tree_comes_back_from_minio() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_files_with_long_holes_come_back_with_their_holes() {
-    use std::os::unix::fs::{FileExt, MetadataExt};
+    use std::os::unix::fs::FileExt;
     let temp = tempfile::tempdir().unwrap();
     let (volume, copy) = (temp.path().join("a"), temp.path().join("b"));
     std::fs::create_dir_all(&volume).unwrap();
@@ -134,6 +136,81 @@ async fn a_file_touched_less_than_two_minutes_before_the_previous_cut_is_read_ag
 async fn change_detection_by_content_reads_whatever_the_times_say() {
     let now = Clock::system().now().timestamp();
     assert_eq!(bytes_under_unchanged_times(now + 3600, ChangeDetection::Content).await, b"new bytes");
+}
+
+/// The point with other entries in its root.
+async fn with_root(repository: &Repository, saved: ClaimReport, change: impl FnOnce(&mut Vec<Entry>)) -> ClaimReport {
+    let reader = Reader::new(repository, Arc::new(Index::load(repository).await.unwrap()));
+    let mut entries = reader.tree(&saved.tree).await.unwrap();
+    change(&mut entries);
+    let plain = tree::encode(&entries);
+    let writer = Writer::new(repository, Arc::default(), WriterOptions::for_memory(64 << 20));
+    let adding = writer.clone();
+    let adding = move || adding.add(&mut adding.encoder().unwrap(), BlobKind::Tree, &plain).unwrap().id;
+    let tree = tokio::task::spawn_blocking(adding).await.unwrap();
+    writer.finish().await.unwrap();
+    ClaimReport { tree, ..saved }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_one_inode_number_are_one_file_only_if_content_agrees() {
+    let temp = tempfile::tempdir().unwrap();
+    let (volume, copy) = (folder(temp.path(), "volume"), folder(temp.path(), "copy"));
+    for (name, text) in [("a", "customer A"), ("b", "the bytes of customer B"), ("c", "customer C")] {
+        std::fs::write(volume.join(name), text).unwrap();
+        std::fs::hard_link(volume.join(name), volume.join(format!("{name}2"))).unwrap();
+    }
+    rustix::fs::mknodat(rustix::fs::CWD, volume.join("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    let repository = repository(Store::memory()).await;
+    let saved = save(&repository, &volume, None).await;
+    // As a walk finds it whose volume gives an inode to one file after the other.
+    let saved = with_root(&repository, saved, |entries| {
+        let first = entries[0].attrs.clone();
+        for entry in entries {
+            (entry.attrs.inode, entry.attrs.device, entry.attrs.links) = (first.inode, first.device, 2);
+        }
+    })
+    .await;
+    for mode in [FillMode::New, FillMode::Replace] {
+        let report = run(&repository, Task::Fill(vec![fill_claim(&saved, &copy, mode)])).await;
+        assert_eq!((report.problems, report.files), (vec![], 7), "{mode:?}");
+        for name in ["a", "b", "c"] {
+            let (first, second) = (copy.join(name), copy.join(format!("{name}2")));
+            assert_eq!(std::fs::read(&first).unwrap(), std::fs::read(volume.join(name)).unwrap(), "{mode:?}");
+            let inode = |path: &Path| path.metadata().unwrap().ino();
+            assert_eq!(inode(&first), inode(&second), "{mode:?}");
+        }
+        assert_same(&volume, &copy);
+        let (name, tree, root) = (saved.name.clone(), saved.tree, saved.root.clone());
+        let target = copy.to_str().unwrap().to_owned();
+        let proof = run(&repository, Task::Prove(vec![ProveClaim { name, tree, root, target, shape: Default::default() }])).await;
+        assert_eq!(proof.problems, [], "{mode:?}");
+        std::fs::remove_file(copy.join("b2")).unwrap();
+        std::fs::hard_link(copy.join("a"), copy.join("b2")).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_in_memory_is_read_in_full_since_maps_leave_no_times() {
+    let temp = tempfile::tempdir_in("/dev/shm").unwrap();
+    let table = temp.path().join("table");
+    std::fs::write(&table, "first bytes").unwrap();
+    let mut map = Mapped::new(&table);
+    map.write(0, b"old");
+    let repository = repository(Store::memory()).await;
+    let first = save(&repository, temp.path(), None).await;
+    let before = table.metadata().unwrap();
+    map.write(0, b"new");
+    let now = table.metadata().unwrap();
+    let times = |meta: &std::fs::Metadata| (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
+    assert_eq!(times(&before), times(&now));
+    let second = save(&repository, temp.path(), Some(first.tree)).await;
+    assert_eq!(second.change_detection, Some(ChangeDetection::Content));
+    let copy = tempfile::tempdir().unwrap();
+    fill(&repository, &second, copy.path(), &[]).await;
+    assert_eq!(std::fs::read(copy.path().join("table")).unwrap(), b"newst bytes");
+    let disk = tempfile::tempdir().unwrap();
+    assert_eq!(save(&repository, disk.path(), Some(first.tree)).await.change_detection, Some(ChangeDetection::Metadata));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -193,7 +193,7 @@ impl Backup {
         let previous: Previous = points::previous(&reader, snapshots, set, &state.set.cluster).await?;
         drop(reader);
         // On one machine the movers share its memory with us.
-        Ok((plan::plan(state, &previous, options)?, Index::remembered(index)))
+        Ok((plan::plan(state, &previous, options)?.at(self.clock.now().timestamp()), Index::remembered(index)))
     }
 }
 

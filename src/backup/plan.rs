@@ -295,12 +295,13 @@ fn planned(claim: ClaimState, previous: &Previous, options: &BackupOptions) -> P
     let had_files = in_point(&previous.complete).is_some_and(|stored| stored.record.files > 0);
     let parent_cut = parent.as_ref().and_then(|stored| {
         let cut = DateTime::parse_from_rfc3339(stored.record.cut.as_ref()?).ok()?;
-        Some(cut.timestamp())
+        Some(cut.timestamp().saturating_sub(stored.record.clock_lag))
     });
     // A snapshot of a block device that was not frozen can hold new bytes under old times: what it gave cannot be compared with.
     let by_times = parent.as_ref().is_some_and(|stored| matches!(stored.record.consistency, Consistency::Fuzzy | Consistency::Stopped));
-    let change_detection =
-        if options.read_all || !by_times || parent_cut.is_none() { ChangeDetection::Content } else { ChangeDetection::Metadata };
+    // A safety point is the only way back to what is about to be destroyed: it is read whole, whatever times say.
+    let reads_all = options.read_all || options.safety.is_some() || !by_times || parent_cut.is_none();
+    let change_detection = if reads_all { ChangeDetection::Content } else { ChangeDetection::Metadata };
     PlannedClaim {
         id: claim.id,
         name: claim.name,
@@ -352,6 +353,17 @@ pub(super) fn check_reports(plan: &BackupPlan, reports: &[MoverReport], options:
 }
 
 impl BackupPlan {
+    /// The plan, given the time of day in seconds since 1970. A parent whose cut lies ahead was made by a clock that has gone back since:
+    /// times say nothing about what was written after it, and everything is read.
+    pub(super) fn at(mut self, now: i64) -> Self {
+        for claim in self.ordinals.iter_mut().flat_map(|ordinal| &mut ordinal.claims) {
+            if claim.parent_cut.is_some_and(|cut| cut > now) {
+                claim.change_detection = ChangeDetection::Content;
+            }
+        }
+        self
+    }
+
     /// The plan for people, a line each.
     pub fn lines(&self) -> Vec<String> {
         let claims: usize = self.ordinals.iter().map(|ordinal| ordinal.claims.len()).sum();
@@ -537,6 +549,8 @@ mod tests {
                 dirs: 0,
                 bytes: 0,
                 cut: String::new(),
+                change_detection: None,
+                clock_lag: 0,
                 problems: Vec::new(),
             }],
             new_packs: Vec::new(),
@@ -612,6 +626,27 @@ mod tests {
         for other in [Consistency::Volume, Consistency::Group] {
             assert_eq!(detection(other, &options()), ChangeDetection::Content, "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_safety_point_reads_every_byte_whatever_times_say() {
+        let safety = BackupOptions { safety: Some(vec![claim("data", 0).id]), ..options() };
+        let plan = plan(state(vec![claim("data", 0)]), &had(0..1), &safety).unwrap();
+        assert!(plan.ordinals[0].claims[0].parent.is_some());
+        assert_eq!(plan.ordinals[0].claims[0].change_detection, ChangeDetection::Content);
+    }
+
+    #[test]
+    fn a_parent_from_the_future_or_of_a_late_clock_is_trusted_accordingly() {
+        let mut record = sample::claim("data", 0);
+        let cut = DateTime::parse_from_rfc3339(record.cut.as_ref().unwrap()).unwrap().timestamp();
+        record.clock_lag = 600;
+        let point = sample::point(7, &[record]);
+        let previous = Previous { newest: Some(point.clone()), complete: Some(point) };
+        let plan = |now| plan(state(vec![claim("data", 0)]), &previous, &options()).unwrap().at(now).ordinals.remove(0).claims.remove(0);
+        assert_eq!(plan(cut).parent_cut, Some(cut - 600));
+        assert_eq!(plan(cut).change_detection, ChangeDetection::Metadata);
+        assert_eq!(plan(cut - 601).change_detection, ChangeDetection::Content);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::backup::plan::{BackupPlan, PlannedClaim};
 use crate::model::claim::ClaimId;
 use crate::model::entry::{Attrs, Entry, Kind, Time};
 use crate::model::id::Id;
-use crate::model::manifest::{ChangeDetection, ClaimRecord, ClaimStatus, Manifest, VERSION};
+use crate::model::manifest::{ChangeDetection, ClaimRecord, ClaimStatus, Consistency, Manifest, VERSION};
 use crate::model::mover_job::{ClaimReport, MoverReport, Problem, ProblemKind, Progress, begun_key, report_key};
 use crate::model::set::SetName;
 use crate::monitor::Event;
@@ -68,6 +68,9 @@ impl Sealing<'_> {
         let claims = reports.iter().flat_map(|report| &report.claims);
         let saved: Saved<'_> = claims.filter_map(|claim| Some((*ids.get(claim.name.as_str())?, claim))).collect();
         let manifest = self.manifest(&saved);
+        for claim in manifest.claims.iter().filter(|claim| claim.consistency < self.plan.consistency) {
+            self.backup.monitor.event(Event::Warning(disturbed(claim, self.plan.consistency)));
+        }
         let complete = manifest.claims.iter().all(|claim| claim.status == ClaimStatus::Saved && claim.unreadable == 0);
         // Of a large repository the proof is a long list to wait for; what is written meanwhile counts for nothing without the snapshot.
         let (proof, tree) = tokio::join!(self.prove_present(&reports, &index), self.write(Arc::clone(&index), &manifest, &saved));
@@ -163,6 +166,9 @@ impl Sealing<'_> {
     }
 
     fn record(&self, claim: &PlannedClaim, report: Option<&ClaimReport>) -> ClaimRecord {
+        let consistency = report.map_or(self.plan.consistency, |report| consistency(self.plan.consistency, report));
+        // A cut that was not held is of no moment at all; where times would count from it, they do not.
+        let has_moment = consistency == self.plan.consistency || self.plan.consistency == Consistency::Stopped;
         let of_kind = |kind| report.map_or(0, |report| report.problems.iter().filter(|problem| problem.kind == kind).count() as u64);
         ClaimRecord {
             id: claim.id.clone(),
@@ -174,9 +180,14 @@ impl Sealing<'_> {
             files: report.map_or(0, |report| report.files),
             dirs: report.map_or(0, |report| report.dirs),
             bytes: report.map_or(0, |report| report.bytes),
-            cut: report.map(|report| report.cut.clone()),
-            consistency: self.plan.consistency,
-            change_detection: if claim.parent.is_some() { claim.change_detection } else { ChangeDetection::Content },
+            cut: report.filter(|_| has_moment).map(|report| report.cut.clone()),
+            consistency,
+            change_detection: match report.and_then(|report| report.change_detection) {
+                Some(used) => used,
+                None if claim.parent.is_some() => claim.change_detection,
+                None => ChangeDetection::Content,
+            },
+            clock_lag: report.map_or(0, |report| report.clock_lag),
             changed: of_kind(ProblemKind::Changed),
             unreadable: of_kind(ProblemKind::Unreadable),
             problems: report.filter(|report| !report.problems.is_empty()).map(|_| problems_name(&claim.name)),
@@ -259,6 +270,17 @@ impl Sealing<'_> {
             }
         }
     }
+}
+
+/// What is of one moment does not change while it is read: a volume that did was written to, whatever was planned.
+fn consistency(planned: Consistency, report: &ClaimReport) -> Consistency {
+    let changed = |problem: &Problem| matches!(problem.kind, ProblemKind::Changed | ProblemKind::Vanished);
+    if report.problems.iter().any(changed) { Consistency::Fuzzy } else { planned }
+}
+
+fn disturbed(claim: &ClaimRecord, planned: Consistency) -> String {
+    let why = if planned == Consistency::Stopped { "nothing was to write to it" } else { "it was to be held still" };
+    format!("claim {} changed while it was read, although {why}: its consistency is fuzzy", claim.name)
 }
 
 /// Where the store went silent over the snapshot, there may be a point, and saying that there is none would be a guess.

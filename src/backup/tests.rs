@@ -7,7 +7,7 @@ use crate::model::claim::{ClaimId, ClaimShape};
 use crate::model::entry::{Attrs, Entry, Kind};
 use crate::model::hook::{Hook, Hooks, OnError};
 use crate::model::id::Id;
-use crate::model::manifest::{ClaimStatus, SetRecord};
+use crate::model::manifest::{ChangeDetection, ClaimStatus, SetRecord};
 use crate::model::mover_job::{ClaimReport, FailureKind, MoverJob, MoverLine, MoverReport, Problem, ProblemKind, Progress, Task};
 use crate::model::set::Ordinal;
 use crate::model::set_state::{ClaimState, PodState, SetRun};
@@ -85,6 +85,8 @@ fn report(job: &MoverJob, tree: Id, packs: &[Id], indexes: &[Id], problems: &[Pr
         dirs: 0,
         bytes: 5,
         cut: "2026-11-24T08:00:00Z".into(),
+        change_detection: None,
+        clock_lag: 0,
         problems: problems.to_vec(),
     });
     MoverReport {
@@ -187,6 +189,50 @@ async fn what_could_not_be_read_makes_the_point_partial_and_is_listed_in_it() {
     assert_eq!(String::from_utf8(list).unwrap().lines().count(), 2);
     let snapshots = snapshot::list(&house.backup.repository).await.unwrap();
     assert_eq!(snapshots[0].1.hostname, "web.shop.here.partial");
+}
+
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Monitor for Heard {
+    fn event(&self, event: Event) {
+        if let Event::Warning(text) = event {
+            self.0.lock().unwrap().push(text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_changed_while_it_was_read_is_fuzzy_whatever_was_planned() {
+    let problem = |kind| Problem { path: "table".into(), kind, reason: "it grew".into() };
+    let stopped = BackupOptions { stopped: true, ..BackupOptions::default() };
+    for (kind, offers, options, told) in [
+        (ProblemKind::Changed, Consistency::Fuzzy, &stopped, "nothing was to write to it"),
+        (ProblemKind::Vanished, Consistency::Fuzzy, &stopped, "nothing was to write to it"),
+        (ProblemKind::Changed, Consistency::Group, &BackupOptions::default(), "it was to be held still"),
+    ] {
+        let mut house = house(async |repository: &Repository| {
+            let fake = with_problems(repository, &[problem(kind)]).await;
+            Fake { state: SetState { offers, ..state(0..3) }, ..fake }
+        })
+        .await;
+        let heard = Arc::new(Heard::default());
+        house.backup.monitor = heard.clone();
+        let sealed = house.backup.run(&web(), options).await.unwrap();
+        assert!(sealed.complete);
+        assert!(sealed.manifest.claims.iter().all(|claim| claim.consistency == Consistency::Fuzzy), "{:?}", sealed.manifest.claims);
+        assert_eq!(points(&house).await.points[0].point.consistency, Consistency::Fuzzy);
+        let heard = heard.0.lock().unwrap().join("\n");
+        assert!(heard.contains("claim data-web-0 changed while it was read") && heard.contains(told), "{heard}");
+        // A live walk's times can be relied on from its beginning; those of a snapshot that was not held cannot.
+        let plan = house.backup.plan(&web(), options).await.unwrap();
+        let by_times = plan.ordinals[0].claims[0].change_detection == ChangeDetection::Metadata;
+        assert_eq!(by_times, offers == Consistency::Fuzzy);
+    }
+    let unread = Problem { kind: ProblemKind::Unreadable, ..problem(ProblemKind::Changed) };
+    let house = house(async |repository: &Repository| with_problems(repository, &[unread]).await).await;
+    let sealed = house.backup.run(&web(), &stopped).await.unwrap();
+    assert_eq!(sealed.manifest.claims[0].consistency, Consistency::Stopped);
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ pub struct Intent {
 pub enum Before {
     /// It did not exist.
     Absent,
-    /// Nothing, a root-level `lost+found` aside.
+    /// Nothing, an empty `lost+found` at the root aside.
     Empty,
     Data,
 }

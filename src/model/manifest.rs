@@ -85,6 +85,9 @@ pub struct ClaimRecord {
     pub cut: Option<String>,
     pub consistency: Consistency,
     pub change_detection: ChangeDetection,
+    /// By how many seconds the clock that sets the times of the volume's files may have been behind the one that `cut` is from.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub clock_lag: i64,
     /// Files that went on changing while they were read: in the point, as they were read last.
     #[serde(default)]
     pub changed: u64,
@@ -96,6 +99,11 @@ pub struct ClaimRecord {
     pub problems: Option<String>,
     #[serde(flatten)]
     pub shape: ClaimShape,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,7 +125,7 @@ pub enum Consistency {
     Volume,
     /// All volumes of one moment.
     Group,
-    /// Nothing was writing.
+    /// Nothing was writing, and nothing changed while it was read.
     Stopped,
 }
 

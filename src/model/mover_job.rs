@@ -46,7 +46,7 @@ pub struct SaveClaim {
     pub parent: Option<Id>,
     /// When the parent was cut, in seconds since 1970. A file whose ctime is not more than two minutes before it is read again.
     pub parent_cut: Option<i64>,
-    /// `Content` reads everything whatever the times say.
+    /// `Content` reads everything whatever the times say; so does a mover where the file system's times cannot be trusted.
     pub change_detection: ChangeDetection,
 }
 
@@ -75,7 +75,7 @@ pub struct FillClaim {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum FillMode {
-    /// Nothing, a root-level `lost+found` aside; else it refuses.
+    /// Nothing, an empty `lost+found` at the root aside; else it refuses.
     #[default]
     New,
     /// Anything, a half-done fill too: the volume, or what `paths` name in it, is made equal to the point. Only what differs is written.
@@ -198,6 +198,12 @@ pub struct ClaimReport {
     pub bytes: u64,
     /// When the walk began, RFC 3339.
     pub cut: String,
+    /// How it was decided which files need not be read again, where a volume was saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change_detection: Option<ChangeDetection>,
+    /// By how many seconds the clock that sets the times of the volume's files may have been behind the one that `cut` is from.
+    #[serde(default)]
+    pub clock_lag: i64,
     pub problems: Vec<Problem>,
 }
 

@@ -58,7 +58,7 @@ pub struct ClaimState {
     pub name: String,
     /// Where a mover sees the volume's root; `None` where the claim is missing.
     pub source: Option<String>,
-    /// Nothing is in the volume, a root-level `lost+found` aside. False where it could not be looked into.
+    /// Nothing is in the volume, an empty `lost+found` at the root aside. False where it could not be looked into.
     pub empty: bool,
     #[serde(default)]
     pub shape: ClaimShape,
@@ -148,7 +148,7 @@ pub struct Target {
 #[serde(rename_all = "camelCase")]
 pub enum TargetState {
     Absent,
-    /// Nothing in it, a root-level `lost+found` aside.
+    /// Nothing in it, an empty `lost+found` at the root aside.
     Empty,
     HoldsData,
     /// Left by a restore (its run's id) that was killed while it filled the claim.

@@ -30,6 +30,8 @@ impl Begun {
             dirs: ended.dirs - self.counted.dirs,
             bytes: ended.bytes - self.counted.bytes,
             cut: self.at.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+            change_detection: None,
+            clock_lag: 0,
             problems,
         }
     }

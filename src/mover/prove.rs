@@ -25,6 +25,7 @@ use crate::repository::error::RepositoryError;
 use crate::repository::hash::{Pieces, id_of};
 use crate::repository::pack::BlobKind;
 use crate::repository::reader::Reader;
+use crate::repository::same_file::FileId;
 use crate::volume::{Device, Dir, DirStack, FileKind, OpenFile, RawEntry, VolumeError, is_device};
 
 /// What the claims of one mover share.
@@ -62,6 +63,8 @@ struct FileJob {
     dir: Arc<Dir>,
     name: Vec<u8>,
     attrs: Attrs,
+    /// A further name of a file whose attributes are compared at the first: a restore gives all names those of the first.
+    is_further: bool,
     content: Vec<Id>,
 }
 
@@ -140,8 +143,8 @@ impl Proof<'_> {
             found.mtime = self.claim.root.mtime;
         }
         self.attributes(b"", &self.claim.root, &found);
-        // The first name of each inode of the point that has several, and the inode that it has here.
-        let mut linked: HashMap<(u64, u64), (u64, Vec<u8>)> = HashMap::new();
+        // The first name of each file of the point that has several, and the inode that it has here.
+        let mut linked: HashMap<FileId, (u64, Vec<u8>)> = HashMap::new();
         let mut stack = DirStack::new(Arc::clone(&root), MAX_OPEN);
         let mut dir = root;
         let mut levels = vec![self.level(&dir, &self.claim.tree)?];
@@ -168,13 +171,15 @@ impl Proof<'_> {
                 self.differs(&path, format!("it is {} instead of {}", in_words(raw.stat.kind), in_words(FileKind::from(&entry.kind))));
                 continue;
             }
+            let mut is_further = false;
             if !matches!(entry.kind, Kind::Dir { .. }) {
                 add(&self.tools.counters.files, 1);
-                if entry.attrs.links > 1 {
-                    let first = linked.entry((entry.attrs.device, entry.attrs.inode)).or_insert_with(|| (raw.stat.inode, path.clone()));
-                    if first.0 != raw.stat.inode {
-                        self.differs(&path, format!("it is no further name of `{}`", path_text(&first.1)));
-                    }
+            }
+            if let Some(file) = FileId::of(&entry) {
+                let first = linked.entry(file).or_insert_with(|| (raw.stat.inode, path.clone()));
+                is_further = first.0 == raw.stat.inode && first.1 != path;
+                if first.0 != raw.stat.inode {
+                    self.differs(&path, format!("it is no further name of `{}`", path_text(&first.1)));
                 }
             }
             match entry.kind {
@@ -200,11 +205,11 @@ impl Proof<'_> {
                     }
                 }
                 Kind::File { content } => {
-                    let job = FileJob { dir: Arc::clone(&dir), name: entry.name, attrs: entry.attrs, content };
+                    let job = FileJob { dir: Arc::clone(&dir), name: entry.name, attrs: entry.attrs, is_further, content };
                     // Nobody listens only when the proof is being given up.
                     let _ = files.send(job);
                 }
-                _ => self.special(&dir, &path, &entry, &raw),
+                _ => self.special(&dir, &path, &entry, &raw, is_further),
             }
         }
         Ok(())
@@ -223,13 +228,15 @@ impl Proof<'_> {
         Ok(Level { expected: expected.into_iter(), there })
     }
 
-    fn special(&self, dir: &Dir, path: &[u8], expected: &Entry, raw: &RawEntry) {
+    fn special(&self, dir: &Dir, path: &[u8], expected: &Entry, raw: &RawEntry, is_further: bool) {
         match dir.special(raw) {
             Ok(Some(found)) => {
                 if found.kind != expected.kind {
                     self.differs(path, "it leads elsewhere");
                 }
-                self.attributes(path, &expected.attrs, &found.attrs);
+                if !is_further {
+                    self.attributes(path, &expected.attrs, &found.attrs);
+                }
             }
             Ok(None) => self.differs(path, "it is of another kind by now"),
             Err(error) => self.unreadable(path, &error),
@@ -329,6 +336,7 @@ impl Proof<'_> {
 
     fn file(&self, path: &[u8], job: &FileJob, file: &OpenFile, buffer: &mut [u8]) -> Result<(), MoverError> {
         match file.xattrs() {
+            Ok(_) if job.is_further => {}
             Ok(xattrs) => self.attributes(path, &job.attrs, &file.stat().attrs(xattrs)),
             Err(error) => self.problem(path, ProblemKind::Attribute, format!("its extended attributes cannot be read: {error}")),
         }

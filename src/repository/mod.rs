@@ -29,6 +29,7 @@ pub mod read_plan;
 pub mod reader;
 pub mod repair;
 pub mod run;
+pub mod same_file;
 pub mod select;
 pub mod snapshot;
 pub mod tasks;

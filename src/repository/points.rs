@@ -376,6 +376,7 @@ pub mod sample {
             cut: Some("2026-11-24T08:00:00Z".into()),
             consistency: Consistency::Fuzzy,
             change_detection: ChangeDetection::Metadata,
+            clock_lag: 0,
             changed: 0,
             unreadable: 0,
             problems: None,

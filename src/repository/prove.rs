@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use futures::StreamExt;
 
-use crate::model::entry::{Attrs, Entry, Kind};
+use crate::model::entry::{Entry, Kind};
 use crate::model::id::Id;
 use crate::repository::Repository;
 use crate::repository::error::RepositoryError;
 use crate::repository::index::{Index, Location};
 use crate::repository::pack::{self, BlobKind};
 use crate::repository::reader::Reader;
+use crate::repository::same_file::FileId;
 
 const IN_FLIGHT: usize = 4;
 /// As many absences as a report names; the rest are counted.
@@ -108,7 +109,7 @@ fn take(
     entry: &Entry,
     times: u64,
     present: &HashMap<Id, u64>,
-    links: &mut HashSet<(u64, u64)>,
+    links: &mut HashSet<FileId>,
     level: &mut HashMap<Id, u64>,
     proof: &mut Proof,
 ) {
@@ -123,8 +124,7 @@ fn take(
         _ => proof.files = proof.files.saturating_add(times),
     }
     let Kind::File { content } = &entry.kind else { return };
-    let Attrs { links: count, device, inode, .. } = entry.attrs;
-    let counts = count < 2 || links.insert((device, inode));
+    let counts = FileId::of(entry).is_none_or(|file| links.insert(file));
     for id in content {
         match place(index, BlobKind::Data, id, present) {
             None => proof.miss(format!("chunk {id} of file {}", shown(entry))),

@@ -91,6 +91,8 @@ fn filled(job: &MoverJob) -> Vec<MoverLine> {
         dirs: 1,
         bytes: 9,
         cut: String::new(),
+        change_detection: None,
+        clock_lag: 0,
         problems: Vec::new(),
     });
     vec![MoverLine::Report(MoverReport {

@@ -22,7 +22,8 @@ use crate::volume::xattr::{self, ReadXattrs, XattrsOf};
 /// One call's worth of names: about five hundred.
 const LIST_BUFFER: usize = 16 << 10;
 
-/// The folder that a file system's check fills with what it finds; no part of the user's data when it is at the root.
+/// The folder at a file system's root that its check fills with what it finds. While it is empty it is the file system's own; what is in
+/// it is the user's data.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 /// An open folder. Shared between threads by `Arc`; everything is relative to it and nothing follows a symlink.
@@ -116,6 +117,18 @@ pub(super) fn open_dir(at: BorrowedFd<'_>, name: &[u8], follow: bool) -> Result<
     }
 }
 
+/// Whether there is any name in the folder.
+fn has_entries(fd: &OwnedFd) -> Result<bool, Errno> {
+    let mut space = [MaybeUninit::<u8>::uninit(); LIST_BUFFER];
+    let mut raw = RawDir::new(fd, &mut space);
+    while let Some(entry) = raw.next() {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Dir {
     /// Opens a volume's root. The path itself is the user's and may lead through symlinks; nothing below it may.
     pub fn open_root(path: &Path) -> Result<Dir, VolumeError> {
@@ -162,7 +175,8 @@ impl Dir {
         child.kind == FileKind::Dir && child.device != self.stat.device
     }
 
-    /// The names in the folder, sorted as bytes, without looking at what is behind them. A `lost+found` folder at the volume's root is left out.
+    /// The names in the folder, sorted as bytes, without looking at what is behind them. An empty `lost+found` folder at the volume's root
+    /// does not count; one that cannot be looked into does.
     pub fn names(&self) -> Result<Names, VolumeError> {
         let mut names = Names::default();
         self.read_names(&mut names).map_err(|errno| self.error("list folder", b"", errno))?;
@@ -178,7 +192,7 @@ impl Dir {
         while let Some(entry) = raw.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." || (self.is_root && self.is_lost_and_found(entry.file_name(), entry.file_type().into())) {
+            if name == b"." || name == b".." || (self.is_root && self.is_empty_lost_and_found(entry.file_name())) {
                 continue;
             }
             names.push(name, entry.file_type().into(), entry.ino())?;
@@ -186,9 +200,9 @@ impl Dir {
         Ok(())
     }
 
-    fn is_lost_and_found(&self, name: &CStr, kind: FileKind) -> bool {
-        let is_dir = || statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| Stat::from(stat).kind == FileKind::Dir);
-        name.to_bytes() == LOST_AND_FOUND && (kind == FileKind::Dir || (kind == FileKind::Unknown && is_dir()))
+    fn is_empty_lost_and_found(&self, name: &CStr) -> bool {
+        name.to_bytes() == LOST_AND_FOUND
+            && open_dir(self.fd.as_fd(), LOST_AND_FOUND, false).is_ok_and(|fd| matches!(has_entries(&fd), Ok(false)))
     }
 
     /// The names in the folder, sorted as bytes, with the record of each. What vanishes between the two is left out, as if the list had come later.
@@ -364,11 +378,14 @@ mod tests {
     }
 
     #[test]
-    fn lost_and_found_is_left_out_at_the_root_only_and_only_as_a_folder() {
+    fn an_empty_lost_and_found_folder_at_the_root_does_not_count() {
         let (temp, dir) = temp();
-        fs::create_dir_all(temp.path().join("lost+found/x")).unwrap();
+        let names = || dir.names().unwrap().iter().map(|(name, _)| String::from_utf8(name.to_vec()).unwrap()).collect::<Vec<_>>();
+        fs::create_dir_all(temp.path().join("lost+found")).unwrap();
         fs::create_dir_all(temp.path().join("sub/lost+found")).unwrap();
-        assert_eq!(dir.names().unwrap().iter().map(|(name, _)| name.to_vec()).collect::<Vec<_>>(), [b"sub"]);
+        assert_eq!(names(), ["sub"]);
+        fs::write(temp.path().join("lost+found/#1234"), "found").unwrap();
+        assert_eq!(names(), ["lost+found", "sub"]);
         assert_eq!(dir.open_child(b"sub").unwrap().names().unwrap().len(), 1);
         fs::remove_dir_all(temp.path().join("lost+found")).unwrap();
         fs::write(temp.path().join("lost+found"), "a file").unwrap();

@@ -26,6 +26,7 @@ mod stat;
 mod target;
 #[cfg(test)]
 mod tests;
+mod times;
 mod walk;
 mod xattr;
 
@@ -42,4 +43,5 @@ pub use place::Place;
 pub use remove::{open_to_change, remove};
 pub use stat::{FileKind, Stat};
 pub use target::{Room, Target};
+pub use times::{Times, dirty_seconds};
 pub use walk::DirStack;

@@ -71,13 +71,13 @@ impl Target {
         &self.root
     }
 
-    /// The names in the root, a `lost+found` folder left out, before anything is made in it. A second call gives none.
+    /// The names in the root, but for an empty `lost+found` folder, before anything is made in it. A second call gives none.
     pub fn old_root(&self) -> Result<Old, VolumeError> {
         let first = !self.root_listed.swap(true, Ordering::Relaxed);
         Ok(if first { Old::new(DirId::ROOT, self.root.names()?) } else { Old::default() })
     }
 
-    /// Whether there is anything in the root but a `lost+found` folder.
+    /// Whether there is anything in the root but an empty `lost+found` folder.
     pub fn holds_data(&self) -> Result<bool, VolumeError> {
         Ok(!self.root.names()?.is_empty())
     }

@@ -50,6 +50,8 @@ pub fn fill_image(tools: &Tools, claim: &FillClaim) -> Result<ClaimReport, Mover
         dirs: 0,
         bytes: size,
         cut: began.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
+        change_detection: None,
+        clock_lag: 0,
         problems: Vec::new(),
     };
     let runs = match runs(tools, claim, size, &content, device.size()) {

@@ -40,6 +40,7 @@ use crate::repository::hash::{Pieces, id_of};
 use crate::repository::pack::{self, BlobKind};
 use crate::repository::read_plan::{self, Range};
 use crate::repository::reader::Reader;
+use crate::repository::same_file::FileId;
 use crate::volume::{DirId, Handles, Stat, Target, TargetFile, VolumeError, is_device};
 
 use self::chosen::Chosen;
@@ -312,5 +313,5 @@ async fn fetch(reader: Arc<Reader>, planned: mpsc::Receiver<Arc<Batch>>, fetched
     }
 }
 
-/// Where hard links meet: the first name of each inode that has several.
-type FirstNames = HashMap<(u64, u64), (DirId, Vec<u8>)>;
+/// Where hard links meet: the first name of each file that has several.
+type FirstNames = HashMap<FileId, (DirId, Vec<u8>)>;

@@ -20,6 +20,7 @@ use crate::repository::crypto::OVERHEAD;
 use crate::repository::error::RepositoryError;
 use crate::repository::pack::BlobKind;
 use crate::repository::read_plan::Wanted;
+use crate::repository::same_file::FileId;
 use crate::volume::{DirId, Old, OldName, VolumeError};
 
 /// A batch is full at this many files or chunks: enough for neighbours in a pack to meet, few enough to be little memory.
@@ -178,7 +179,7 @@ impl<'a> Planner<'a> {
             }
             Err(error) if error.is_denied() => {
                 // Its further names have nothing to be linked to, and are tried, and left out, one by one.
-                self.first_names.remove(&(entry.attrs.device, entry.attrs.inode));
+                FileId::of(&entry).map(|file| self.first_names.remove(&file));
                 let folder = fill.target.dir(dir).map_err(|e| fill.volume(e))?;
                 fill.left_out(&folder.path_of(&entry.name), &error);
                 Ok(())
@@ -197,15 +198,13 @@ impl<'a> Planner<'a> {
         target.remove_old(old).map(|()| None)
     }
 
-    /// `None` if the entry is a further name of one that was there before: then it is linked to that at the end.
+    /// `None` if the entry is a further name of a file that was there before: then it is linked to that at the end. An entry that only
+    /// shares an inode number with another is a file of its own.
     #[allow(clippy::option_option, reason = "a name that is to be filled now may have stood there or not")]
     fn unless_further_name(&mut self, dir: DirId, entry: &Entry, old: Option<OldName>) -> Option<Option<OldName>> {
-        if entry.attrs.links <= 1 {
-            return Some(old);
-        }
-        let inode = (entry.attrs.device, entry.attrs.inode);
-        let Some(first) = self.first_names.get(&inode) else {
-            self.first_names.insert(inode, (dir, entry.name.clone()));
+        let Some(file) = FileId::of(entry) else { return Some(old) };
+        let Some(first) = self.first_names.get(&file) else {
+            self.first_names.insert(file, (dir, entry.name.clone()));
             return Some(old);
         };
         let spot = old.map_or_else(|| Spot::Free { dir, name: entry.name.as_slice().into() }, Spot::Taken);

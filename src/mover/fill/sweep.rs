@@ -22,7 +22,8 @@ struct Shared {
 /// Removes, where it is wanted, every name that the point does not have, or has as another kind of file. Of what is not wanted it removes
 /// only what a fill that was killed has left.
 ///
-/// A folder whose tree is lost keeps what is in it.
+/// A folder whose tree is lost keeps what is in it. A `lost+found` folder at the root, which the file system's check wants there, is
+/// emptied and stays.
 pub fn sweep(fill: &Fill, chosen: &Chosen) -> Result<(), MoverError> {
     let volume = |source: VolumeError| fill.volume(source);
     let root = fill.target.root().clone();
@@ -78,6 +79,10 @@ fn level(
                 kind != FileKind::from(&entry.kind)
             }
             Some((_, None)) => false,
+            None if depth == 0 && scope.is_none() && name == b"lost+found" && kind == FileKind::Dir => {
+                shared.push(Shared { name: name.to_vec(), tree: None, scope: None });
+                false
+            }
             None => scope.is_none() || (is_leftover(name) && kind == FileKind::File),
         };
         if goes {

@@ -16,7 +16,7 @@ use crate::repository::chunk::Chunker;
 use crate::repository::codec::Encoder;
 use crate::repository::error::RepositoryError;
 use crate::repository::pack::BlobKind;
-use crate::volume::{Dir, OpenFile, VolumeError};
+use crate::volume::{Dir, OpenFile, Place, VolumeError};
 
 /// Bytes read at once from a large file.
 const STEP: usize = 256 << 10;
@@ -53,6 +53,7 @@ struct LargeFile {
 struct Done {
     folder: Arc<Folder>,
     slot: usize,
+    place: Arc<Place>,
     name: Vec<u8>,
     attrs: Attrs,
 }
@@ -147,12 +148,14 @@ impl FileWorker<'_> {
                     attrs.size = size;
                     add(&counters.bytes, size);
                     let entry = Entry { name: job.name.clone(), kind: Kind::File { content: id.into_iter().collect() }, attrs };
+                    let entry = self.save.settled(job.dir.place(), entry);
                     job.folder.ready(self.save, &mut self.encoder, job.slot, Some(entry), false);
                 }
                 Content::Large((large, size)) => {
                     attrs.size = size;
                     add(&counters.bytes, size);
-                    let done = Done { folder: Arc::clone(&job.folder), slot: job.slot, name: job.name.clone(), attrs };
+                    let place = Arc::clone(job.dir.place());
+                    let done = Done { folder: Arc::clone(&job.folder), slot: job.slot, place, name: job.name.clone(), attrs };
                     *large.done.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
                     large.one_less(self.save, &mut self.encoder);
                 }
@@ -293,6 +296,7 @@ impl LargeFile {
         let content: Option<Vec<Id>> = chunks.into_iter().collect();
         let content = content.expect("no chunk is pending");
         let entry = Entry { name: done.name, kind: Kind::File { content }, attrs: done.attrs };
+        let entry = save.settled(&done.place, entry);
         done.folder.ready(save, encoder, done.slot, Some(entry), false);
     }
 }

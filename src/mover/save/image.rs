@@ -11,6 +11,7 @@ use crossbeam_channel::bounded;
 
 use crate::model::entry::{Attrs, Entry, Kind, Time};
 use crate::model::id::Id;
+use crate::model::manifest::ChangeDetection;
 use crate::model::mover_job::{ClaimReport, SaveClaim};
 use crate::mover::counters::add;
 use crate::mover::error::MoverError;
@@ -66,6 +67,8 @@ pub fn save_image(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, Mover
         dirs: 0,
         bytes: device.size(),
         cut: cut.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
+        change_detection: Some(ChangeDetection::Content),
+        clock_lag: 0,
         problems: Vec::new(),
     })
 }

@@ -9,6 +9,8 @@ mod before;
 mod file;
 mod folder;
 mod image;
+mod links;
+mod trust;
 mod walk;
 mod work;
 
@@ -20,8 +22,8 @@ use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::model::entry::{Entry, Kind};
-use crate::model::manifest::ChangeDetection;
 use crate::model::mover_job::{ClaimReport, Problem, ProblemKind, SaveClaim};
+use crate::model::path_text::path_text;
 use crate::mover::begun::Begun;
 use crate::mover::counters::Counters;
 use crate::mover::error::MoverError;
@@ -29,9 +31,11 @@ use crate::repository::chunk::Chunker;
 use crate::repository::error::RepositoryError;
 use crate::repository::reader::Reader;
 use crate::repository::writer::Writer;
-use crate::volume::{Dir, VolumeError, is_device};
+use crate::volume::{Dir, Place, VolumeError, is_device};
 
 use self::file::Zeros;
+use self::links::Links;
+use self::trust::Trust;
 
 /// What the claims of one mover share.
 pub struct Tools {
@@ -52,6 +56,8 @@ struct Save<'a> {
     tools: &'a Tools,
     claim: &'a SaveClaim,
     zeros: Zeros,
+    trust: Trust,
+    links: Links,
     problems: Mutex<Vec<Problem>>,
     /// The first error that ends the run.
     failure: Mutex<Option<MoverError>>,
@@ -73,6 +79,8 @@ pub fn save_claim(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, Mover
         tools,
         claim,
         zeros: Zeros::default(),
+        trust: Trust::new(claim, root.times()),
+        links: Links::default(),
         problems: Mutex::default(),
         failure: Mutex::default(),
         stopping: AtomicBool::new(false),
@@ -90,7 +98,8 @@ pub fn save_claim(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, Mover
     };
     let mut problems = std::mem::take(&mut *save.problems.lock().unwrap_or_else(PoisonError::into_inner));
     problems.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(begun.report(&tools.counters, &claim.name, (tree, root), problems))
+    let report = begun.report(&tools.counters, &claim.name, (tree, root), problems);
+    Ok(ClaimReport { change_detection: Some(save.trust.change_detection()), clock_lag: save.trust.clock_lag(), ..report })
 }
 
 fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
@@ -112,7 +121,7 @@ impl Save<'_> {
     }
 
     fn problem(&self, path: &[u8], kind: ProblemKind, reason: String) {
-        let path = crate::model::path_text::path_text(path);
+        let path = path_text(path);
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).push(Problem { path, kind, reason });
     }
 
@@ -122,11 +131,14 @@ impl Save<'_> {
         self.problem(path, kind, error.reason());
     }
 
-    /// Whether a file whose times are `ctime` may be taken as it was in the previous point if nothing else differs either: its ctime
-    /// must be more than two minutes before that point was cut, or a write in the same clock tick could have gone unseen.
-    fn may_trust(&self, ctime: i64) -> bool {
-        const MARGIN: i64 = 120;
-        self.claim.change_detection == ChangeDetection::Metadata
-            && self.claim.parent_cut.is_some_and(|cut| ctime < cut.saturating_sub(MARGIN))
+    /// An entry that is read. Where another name of its inode was read as another file, the point says so, and keeps it as a file of its
+    /// own: whoever restores must not take the one for the other.
+    fn settled(&self, place: &Place, mut entry: Entry) -> Entry {
+        if let Some(first) = self.links.meet(&entry, || place.path_of(&entry.name)) {
+            let reason = format!("it was read as another file than `{}`, which has the same inode", path_text(&first));
+            self.problem(&place.path_of(&entry.name), ProblemKind::Changed, reason);
+            (entry.attrs.links, entry.attrs.device) = (1, 0);
+        }
+        entry
     }
 }

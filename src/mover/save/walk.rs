@@ -100,6 +100,7 @@ impl Walk<'_> {
             };
             let before = level.before(&raw.name);
             let folder = Arc::clone(&level.folder);
+            save.trust.met(raw.stat.ctime.secs, &save.tools.clock);
             match raw.stat.kind {
                 FileKind::Dir if !dir.is_mount_point(&raw.stat) => match self.enter(&mut stack, &folder, slot, &raw, before) {
                     Ok((child, level)) => {
@@ -192,6 +193,8 @@ impl Walk<'_> {
         add(&save.tools.counters.files, 1);
         if let Some((entry, same)) = before.as_ref().and_then(|before| self.reused(before, &raw.stat)) {
             add(&save.tools.counters.bytes, entry.attrs.size);
+            let entry = save.settled(dir.place(), entry);
+            let same = same && before.is_some_and(|before| before.attrs.links == entry.attrs.links);
             return folder.ready(save, &mut self.encoder, slot, Some(entry), same);
         }
         let done = match raw.stat.kind {
@@ -217,6 +220,7 @@ impl Walk<'_> {
         };
         match done {
             Ok(entry) => {
+                let entry = entry.map(|entry| save.settled(dir.place(), entry));
                 let same = entry.is_some() && entry == before;
                 folder.ready(save, &mut self.encoder, slot, entry, same);
             }
@@ -231,7 +235,7 @@ impl Walk<'_> {
     fn reused(&self, before: &Entry, stat: &Stat) -> Option<(Entry, bool)> {
         let save = self.save;
         let content_size = if stat.kind == FileKind::File { stat.size } else { 0 };
-        let unchanged = same_times(&before.attrs, stat) && before.attrs.size == content_size && save.may_trust(stat.ctime.secs);
+        let unchanged = same_times(&before.attrs, stat) && before.attrs.size == content_size && save.trust.covers(stat.ctime.secs);
         if !unchanged || !same_kind(&before.kind, stat.kind) {
             return None;
         }

@@ -258,12 +258,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_claim_is_seen_as_empty_and_lost_and_found_counts_for_nothing() {
+    fn an_empty_claim_is_seen_as_empty_and_so_is_an_empty_lost_and_found() {
         let root = with(&["data-web-0"]);
         fs::create_dir_all(root.path().join("data-web-1/lost+found")).unwrap();
+        fs::create_dir_all(root.path().join("data-web-3/lost+found/found")).unwrap();
         fs::create_dir(root.path().join("data-web-2")).unwrap();
         let empty: Vec<_> = read(&root).claims.iter().map(|claim| claim.empty).collect();
-        assert_eq!(empty, [false, true, true]);
+        assert_eq!(empty, [false, true, true, false]);
     }
 
     #[test]

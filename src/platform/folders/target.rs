@@ -21,11 +21,12 @@ const MARK: &str = ".keepset-incomplete-";
 /// How long a mover that was killed may take to be gone.
 const LET_GO: Duration = Duration::from_secs(10);
 
-/// Whether nothing is in the folder, a `lost+found` folder aside.
+/// Whether nothing is in the folder, an empty `lost+found` folder aside. Of one that cannot be looked into nobody knows.
 pub(super) fn is_empty(folder: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name() != "lost+found" || !entry.file_type()?.is_dir() {
+        let may_be_there = entry.file_name() == "lost+found" && entry.file_type()?.is_dir();
+        if !may_be_there || !fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_none()) {
             return Ok(false);
         }
     }
@@ -178,9 +179,13 @@ pub(super) async fn abandon_claim(root: &Path, run: &str, claim: &str, remove: b
             let entry = entry.map_err(failed)?;
             let is_folder = entry.file_type().map_err(failed)?.is_dir();
             if is_folder && entry.file_name() == "lost+found" {
+                // The file system's own stays, and what the restore put into it goes.
+                for inside in fs::read_dir(entry.path()).into_iter().flatten() {
+                    remove_entry(&inside.map_err(failed)?).map_err(failed)?;
+                }
                 continue;
             }
-            if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) }.map_err(failed)?;
+            remove_entry(&entry).map_err(failed)?;
         }
         if remove {
             // It stays where it cannot go: a mount point, or one that kept its lost+found.
@@ -188,6 +193,10 @@ pub(super) async fn abandon_claim(root: &Path, run: &str, claim: &str, remove: b
         }
     }
     remove_mark(&root, claim)
+}
+
+fn remove_entry(entry: &fs::DirEntry) -> io::Result<()> {
+    if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) }
 }
 
 /// The folder's lock, which its mover holds while it is at work: one that has just been killed may still have calls under way.
