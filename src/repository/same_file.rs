@@ -65,7 +65,8 @@ mod tests {
         assert_ne!(file(1, 7, 3, 2), file(1, 7, 4, 2));
         assert_eq!(file(1, 7, 3, 1), None);
         let empty = FileId::of(&entry(Kind::File { content: Vec::new() }, 7, 0, 2));
-        let others = [Kind::Fifo, Kind::Socket, Kind::CharDevice { rdev: 0 }, Kind::BlockDevice { rdev: 0 }, Kind::Symlink { target: vec![] }];
+        let others =
+            [Kind::Fifo, Kind::Socket, Kind::CharDevice { rdev: 0 }, Kind::BlockDevice { rdev: 0 }, Kind::Symlink { target: vec![] }];
         for kind in others {
             assert_ne!(FileId::of(&entry(kind.clone(), 7, 0, 2)), empty, "{kind:?}");
         }
