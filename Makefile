@@ -15,9 +15,10 @@ help: ## this list
 demo: ## back up a set of folders, wreck it, bring it back in order, prove every byte
 	$(CARGO) run --quiet -- demo
 
-test: ## all tests, with stock restic and a real MinIO (set up by itself)
+test: ## all tests, with stock restic, a real MinIO and Azurite (set up by itself)
 	tests/testbed/packages.sh
-	minio="$$(tests/testbed/minio.sh)" && KEEPSET_TEST_MINIO="$$minio" $(CARGO) test --locked
+	minio="$$(tests/testbed/minio.sh)" && azurite="$$(tests/testbed/azurite.sh)" && \
+		KEEPSET_TEST_MINIO="$$minio" KEEPSET_TEST_AZURITE="$$azurite" $(CARGO) test --locked
 
 chart: ## the Helm chart, the manifests rendered from it, the alerts (the first time builds Helm and promtool for some minutes)
 	tests/deploy/check.sh

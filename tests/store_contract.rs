@@ -1,4 +1,5 @@
-//! Does every kind of store keep the same promises? One suite, run on memory, on a folder and on a real MinIO.
+//! Does every kind of store keep the same promises? One suite, run on memory, on a folder, on a real MinIO, on Azurite, and on servers of
+//! our own that speak Google's API, and S3 with small pages and without a bulk delete.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 mod support;
@@ -9,13 +10,22 @@ use bytes::Bytes;
 use keepset::clock::Clock;
 use keepset::store::{ErrorKind, Location, Store, StoreError};
 
+use support::azurite::Azurite;
+use support::double::{Bulk, Double, Quirks, Speech};
 use support::minio::Minio;
 
 /// A store, with what must live as long as it.
 struct Subject {
     name: &'static str,
     store: Store,
-    _folder: Option<tempfile::TempDir>,
+    _alive: Alive,
+}
+
+/// What the store is in, where it is the test's own.
+enum Alive {
+    Shared,
+    Folder { _folder: tempfile::TempDir },
+    Server { _server: Double },
 }
 
 /// Every kind of store, each empty.
@@ -23,10 +33,18 @@ fn subjects(test: &str) -> Vec<Subject> {
     let folder = tempfile::tempdir().unwrap();
     let on_disk = Store::open(&Location::Folder(folder.path().to_owned()), &HashMap::new()).unwrap();
     vec![
-        Subject { name: "memory", store: Store::memory(), _folder: None },
-        Subject { name: "folder", store: on_disk, _folder: Some(folder) },
-        Subject { name: "minio", store: on_minio(&format!("contract/{test}")), _folder: None },
+        Subject { name: "memory", store: Store::memory(), _alive: Alive::Shared },
+        Subject { name: "folder", store: on_disk, _alive: Alive::Folder { _folder: folder } },
+        Subject { name: "minio", store: on_minio(&format!("contract/{test}")), _alive: Alive::Shared },
+        Subject { name: "azurite", store: Azurite::shared().store(&format!("contract/{test}")), _alive: Alive::Shared },
+        double("google", Quirks { speech: Speech::Google, ..Quirks::default() }),
+        double("three to a page, one delete each", Quirks { page: 3, bulk: Bulk::NotImplemented, ..Quirks::default() }),
     ]
+}
+
+fn double(name: &'static str, quirks: Quirks) -> Subject {
+    let server = Double::start(quirks);
+    Subject { name, store: server.store("a/b"), _alive: Alive::Server { _server: server } }
 }
 
 fn on_minio(prefix: &str) -> Store {
@@ -137,7 +155,7 @@ async fn a_list_names_all_below_a_folder_in_order_and_nothing_beside_it() {
 async fn a_list_of_thousands_is_complete() {
     for Subject { name, store, .. } in subjects("pages") {
         // More than two of S3's pages; memory and disk know no pages.
-        let count = if name == "minio" { 2100 } else { 50 };
+        let count = if matches!(name, "minio" | "google") { 2100 } else { 50 };
         let puts = (0..count).map(|i| {
             let store = store.clone();
             async move { store.put_new(&format!("index/{i:05}"), bytes("x")).await }

@@ -89,7 +89,7 @@ pub async fn run(args: &Init, wire: &Wire) -> anyhow::Result<ExitCode> {
 fn warn(wire: &Wire, probe: &Probe) {
     let output = &wire.output;
     if !probe.create_only {
-        output.warn("this store lets a second writer overwrite an object: never let two programs write at the same time");
+        output.warn("this store lets a second writer overwrite an object: never run `init` twice at the same time (docs/stores.md)");
     }
     if !probe.list {
         output.warn("this key may not list objects: backups work, everything else needs that right");

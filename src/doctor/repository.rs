@@ -27,7 +27,7 @@ pub fn of_store(location: &str, probe: &Result<Probe, StoreError>) -> Vec<Findin
     findings.push(if probe.create_only {
         Finding::ok("store-create-only", "the store refuses to overwrite an object")
     } else {
-        let fix = "use a store with conditional puts (Amazon S3, MinIO, Google Cloud Storage, Azure), or never let two programs write at the same time";
+        let fix = "use a store with conditional puts (Amazon S3, MinIO, Google Cloud Storage, Azure), or never run `init` twice at the same time (docs/stores.md)";
         Finding::warning("store-create-only", "the store lets a second writer overwrite an object", fix)
     });
     findings.push(if probe.list {

@@ -1,8 +1,11 @@
 //! What can go wrong at the store, in the few kinds that callers tell apart.
 
+use std::error::Error as _;
 use std::io;
 
 use object_store::client::{HttpError, HttpErrorKind};
+
+use crate::store::answers::Refusal;
 
 /// An operation failed for good: retries are over. The cause follows in the chain, without credentials.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,10 @@ pub enum ErrorKind {
     /// No room, or the quota is used up.
     Full,
     ReadOnly,
+    /// The store answers that it cannot do this at all, or does it in a way that is not safe.
+    Unsupported,
+    /// The object is there, but moved to where it must be brought back from before it can be read.
+    Archived,
     /// The settings cannot be used.
     Settings,
     Other,
@@ -84,8 +91,13 @@ pub(super) enum Cause {
 
 impl StoreError {
     pub(super) fn new(action: &'static str, location: &str, key: &str, source: &object_store::Error) -> Self {
-        let (kind, source) = classify(source);
-        StoreError { kind, action, key: key.to_owned(), location: location.to_owned(), source, hint: None }
+        let (mut kind, source, mut hint) = classify(source);
+        if action == "list" && kind == ErrorKind::NotFound {
+            // No folder is an empty list: it is the bucket that is not there.
+            kind = ErrorKind::NoSuchBucket;
+            hint = Some("check the bucket's name, and that the endpoint is the server's address without the bucket");
+        }
+        StoreError { kind, action, key: key.to_owned(), location: location.to_owned(), source, hint: hint.map(str::to_owned) }
     }
 
     /// An error that no call of the store made.
@@ -157,39 +169,56 @@ impl StoreError {
             ErrorKind::Busy => "run again when the store has recovered: what is stored stays stored".to_owned(),
             ErrorKind::Full => format!("free some room in {location}, then run again: what is stored stays stored"),
             ErrorKind::ReadOnly => format!("mount the filesystem of {location} for writing"),
+            ErrorKind::Unsupported => {
+                "use a store that can: docs/stores.md says what keepset asks of one, and which are known to do it".to_owned()
+            }
+            ErrorKind::Archived => {
+                "a lifecycle rule has moved it to an archive: end that rule for the repository's objects, bring them back to the standard \
+                 class (with Amazon: restore-object, then copy each onto itself), then run again (docs/stores.md)"
+                    .to_owned()
+            }
         };
         Some(hint)
     }
 }
 
-fn classify(error: &object_store::Error) -> (ErrorKind, Cause) {
+/// Kind and cause, and a hint that knows more than the kind.
+type Classified = (ErrorKind, Cause, Option<&'static str>);
+
+fn classify(error: &object_store::Error) -> Classified {
     let mut deepest: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut text = None;
     while let Some(at) = deepest {
         if let Some(io) = at.downcast_ref::<io::Error>() {
             // Below HTTP an IO error is the network's; the HTTP error has been met before it.
             if let Some(kind) = io_kind(io) {
-                return (kind, Cause::Io(copy(io)));
+                return (kind, Cause::Io(copy(io)), None);
             }
         }
         if let Some(http) = at.downcast_ref::<HttpError>() {
+            if let Some(refusal) = http.source().and_then(|source| source.downcast_ref::<Refusal>()) {
+                return (refusal.kind, Cause::Text(refusal.text.clone()), refusal.hint);
+            }
             let cause = innermost(http);
-            let kind = if cause.contains("certificate") { ErrorKind::BadCertificate } else { http_kind(http) };
-            return (kind, Cause::Text(cause));
+            let is_authority = cause.contains("CaUsedAsEndEntity");
+            let hint = "the server shows the certificate of an authority as its own: make it one with basicConstraints=CA:FALSE (openssl req -x509 \
+                        makes CA:TRUE), signed by your authority, and trust that by AWS_CA_BUNDLE or SSL_CERT_FILE";
+            let kind = if is_authority || cause.contains("certificate") { ErrorKind::BadCertificate } else { http_kind(http) };
+            return (kind, Cause::Text(cause), is_authority.then_some(hint));
         }
         let shown = at.to_string();
         // Where no key is given, the library asks the machine it runs on; that address in an error means nobody there had one.
         if shown.contains("169.254.169.254") || shown.contains("metadata.google.internal") || shown.contains("169.254.170.2") {
             let cause = "no key in the settings, and the metadata service of this machine gives none";
-            return (ErrorKind::NoCredentials, Cause::Text(cause.to_owned()));
+            return (ErrorKind::NoCredentials, Cause::Text(cause.to_owned()), None);
         }
         if let Some(answer) = answer(&shown) {
-            return (answer.kind().unwrap_or_else(|| variant_kind(error)), Cause::Text(answer.to_string()));
+            return (answer.kind().unwrap_or_else(|| variant_kind(error)), Cause::Text(answer.to_string()), answer.hint());
         }
         text = Some(shown);
         deepest = at.source();
     }
-    (variant_kind(error), Cause::Text(text.unwrap_or_default()))
+    (variant_kind(error), Cause::Text(text.unwrap_or_default()), None)
 }
 
 /// By the library's own variant, where nothing below it says more.
@@ -199,6 +228,7 @@ fn variant_kind(error: &object_store::Error) -> ErrorKind {
         object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => ErrorKind::AlreadyExists,
         object_store::Error::PermissionDenied { .. } => ErrorKind::Denied,
         object_store::Error::Unauthenticated { .. } => ErrorKind::BadCredentials,
+        object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => ErrorKind::Unsupported,
         object_store::Error::InvalidPath { .. } | object_store::Error::UnknownConfigurationKey { .. } => ErrorKind::Settings,
         _ => ErrorKind::Other,
     }
@@ -242,11 +272,15 @@ fn innermost(error: &HttpError) -> String {
 }
 
 /// A store's answer that says no.
-struct Answer {
-    status: u16,
-    code: String,
-    message: String,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) code: String,
+    pub(super) message: String,
 }
+
+/// What stores answer to a session token that is not, or no longer, theirs.
+const STALE_TOKEN: &[&str] =
+    &["ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidTokenId", "InvalidSecurityToken", "TokenRefreshRequired"];
 
 /// Reads the answer out of the library's text, the only place where it stands. The library's tests and ours against MinIO hold its form.
 fn answer(shown: &str) -> Option<Answer> {
@@ -265,9 +299,7 @@ fn answer(shown: &str) -> Option<Answer> {
         shown.strip_prefix("Server returned error response: ")
     })?;
     let status = rest.get(..3).and_then(|digits| digits.parse().ok()).unwrap_or(200);
-    let code = element(rest, "Code").unwrap_or_default();
-    let message = element(rest, "Message").unwrap_or_default();
-    Some(Answer { status, code, message })
+    Some(Answer::read(status, rest))
 }
 
 /// The text of an XML element, cut to what fits in a line.
@@ -282,13 +314,32 @@ fn in_a_line(text: &str) -> String {
 }
 
 impl Answer {
-    fn kind(&self) -> Option<ErrorKind> {
+    /// By its body, which is XML where it says something.
+    pub(super) fn read(status: u16, body: &str) -> Self {
+        Answer { status, code: element(body, "Code").unwrap_or_default(), message: element(body, "Message").unwrap_or_default() }
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        Some(match self.code.as_str() {
+            code if STALE_TOKEN.contains(&code) => {
+                "AWS_SESSION_TOKEN is stale or belongs to another key: set a new one, or unset it where the key needs none"
+            }
+            "InvalidBucketName" => "check the bucket's name: 3 to 63 small letters, digits, dots and hyphens",
+            "" if self.status == 400 => {
+                "check the bucket's name (small letters, digits, dots and hyphens), the region and the endpoint: the store cannot read the request"
+            }
+            _ => return None,
+        })
+    }
+
+    pub(super) fn kind(&self) -> Option<ErrorKind> {
         Some(match self.code.as_str() {
             "NoSuchBucket" | "ContainerNotFound" => ErrorKind::NoSuchBucket,
             "RequestTimeTooSkewed" | "RequestExpired" => ErrorKind::ClockSkew,
-            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "AuthenticationFailed" => {
-                ErrorKind::BadCredentials
-            }
+            "InvalidObjectState" | "BlobArchived" | "BlobBeingRehydrated" => ErrorKind::Archived,
+            "NotImplemented" | "MethodNotAllowed" => ErrorKind::Unsupported,
+            code if STALE_TOKEN.contains(&code) => ErrorKind::BadCredentials,
+            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "AuthenticationFailed" => ErrorKind::BadCredentials,
             "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => ErrorKind::WrongRegion,
             "XMinioStorageFull" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded" | "EntityTooLarge" => ErrorKind::Full,
             "InvalidRange" => ErrorKind::TooShort,
@@ -299,6 +350,7 @@ impl Answer {
                 401 => ErrorKind::BadCredentials,
                 403 => ErrorKind::Denied,
                 404 => ErrorKind::NotFound,
+                405 | 501 => ErrorKind::Unsupported,
                 408 | 429 | 500..=599 => ErrorKind::Busy,
                 416 => ErrorKind::TooShort,
                 _ => return None,
@@ -325,8 +377,6 @@ impl std::fmt::Display for Answer {
 
 #[cfg(test)]
 mod tests {
-    use std::error::Error as _;
-
     use super::*;
 
     fn from_io(error: io::Error) -> StoreError {
@@ -373,6 +423,48 @@ mod tests {
             (error.kind, error.source().unwrap().to_string().as_str()),
             (ErrorKind::Denied, "the store answered 403: AccessDenied: Access Denied.")
         );
+    }
+
+    fn answered(status: &str, code: &str) -> StoreError {
+        let body = format!("Server returned non-2xx status code: {status}: <Error><Code>{code}</Code><Message>m</Message></Error>");
+        StoreError::new("get", "s3://bucket", "x", &object_store::Error::Generic { store: "S3", source: body.into() })
+    }
+
+    #[test]
+    fn what_a_store_cannot_do_is_an_answer_and_no_outage() {
+        for (status, code) in [("501 Not Implemented", ""), ("405 Method Not Allowed", ""), ("400 Bad Request", "NotImplemented")] {
+            let error = answered(status, code);
+            assert!(error.kind == ErrorKind::Unsupported && !error.leaves_doubt() && !error.kind.is_passing(), "{error:?}");
+            assert!(error.hint().unwrap().contains("docs/stores.md"));
+        }
+    }
+
+    #[test]
+    fn an_archived_object_and_a_stale_token_are_told_with_the_way_on() {
+        for code in ["InvalidObjectState", "BlobArchived"] {
+            let error = answered("403 Forbidden", code);
+            assert_eq!(error.kind, ErrorKind::Archived);
+            assert!(error.hint().unwrap().contains("lifecycle rule"));
+        }
+        for code in STALE_TOKEN {
+            let error = answered("400 Bad Request", code);
+            assert_eq!(error.kind, ErrorKind::BadCredentials);
+            assert!(error.hint().unwrap().contains("AWS_SESSION_TOKEN"));
+        }
+        assert!(answered("400 Bad Request", "InvalidBucketName").hint().unwrap().contains("small letters"));
+    }
+
+    #[test]
+    fn an_authority_that_is_shown_as_the_servers_own_certificate_is_told() {
+        for (cause, hint) in [
+            ("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))", "CA:FALSE"),
+            ("invalid peer certificate: UnknownIssuer", "AWS_CA_BUNDLE"),
+        ] {
+            let source = Box::new(HttpError::new(HttpErrorKind::Connect, io::Error::other(cause)));
+            let error = StoreError::new("get", "s3://bucket", "x", &object_store::Error::Generic { store: "S3", source });
+            assert_eq!(error.kind, ErrorKind::BadCertificate);
+            assert!(error.hint().unwrap().contains(hint), "{error:?}");
+        }
     }
 
     #[test]

@@ -47,7 +47,8 @@ impl LocationError {
         match self {
             LocationError::Empty => Some("give a path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix".to_owned()),
             LocationError::UnknownScheme(_, scheme) if scheme == "b2" => {
-                Some("B2 speaks S3: use s3://bucket/prefix with AWS_ENDPOINT_URL=https://s3.<region>.backblazeb2.com".to_owned())
+                Some("B2 speaks S3: use s3://bucket/prefix with AWS_ENDPOINT_URL=https://s3.<region>.backblazeb2.com; it has no create-only put (docs/stores.md)"
+                    .to_owned())
             }
             LocationError::UnknownScheme(..) => {
                 Some("use a path, file://, s3://, gs:// or az://; a path that looks like an address starts with ./".to_owned())

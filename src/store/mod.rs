@@ -2,6 +2,7 @@
 //!
 //! A store offers whole objects: create-only puts, gets, ranges, lists and deletes. Nothing above this room knows which store it is.
 
+mod answers;
 mod error;
 #[cfg(any(test, feature = "fault-injection"))]
 pub mod fault;
@@ -9,8 +10,10 @@ mod location;
 mod open;
 mod patience;
 mod probe;
+mod quirks;
 mod sweep;
 mod variables;
+mod walk;
 
 pub use error::{ErrorKind, StoreError};
 pub use location::{Location, LocationError};
@@ -28,7 +31,11 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+use crate::model::path_text::path_text;
+use crate::store::answers::Strays;
 use crate::store::patience::{About, Contact, persist, within};
+use crate::store::quirks::Quirks;
+use crate::store::walk::Walk;
 
 /// What a list says of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +58,8 @@ pub struct Store {
     folder: Option<Arc<FilePath>>,
     patience: Patience,
     contact: Arc<Contact>,
+    quirks: Arc<Quirks>,
+    strays: Strays,
 }
 
 impl Store {
@@ -58,14 +67,16 @@ impl Store {
     /// `AWS_…`, `GOOGLE_…` and `AZURE_…` variables: keys, endpoint, region and what else these clouds' own tools read.
     pub fn open(location: &Location, variables: &HashMap<String, String>) -> Result<Store, StoreError> {
         let variables = variables::Variables::new(variables, location)?;
-        let (inner, root, patience) = match location {
+        let strays = Strays::default();
+        let open::Opened { inner, root, patience, quirks } = match location {
             Location::Folder(folder) => open::folder(location, folder)?,
-            Location::S3 { endpoint, bucket, prefix } => open::s3(&variables, endpoint.as_ref(), bucket, prefix)?,
-            Location::Gcs { bucket, prefix } => open::gcs(&variables, bucket, prefix)?,
-            Location::Azure { container, prefix } => open::azure(&variables, container, prefix)?,
+            Location::S3 { endpoint, bucket, prefix } => open::s3(&variables, endpoint.as_ref(), bucket, prefix, &strays)?,
+            Location::Gcs { bucket, prefix } => open::gcs(&variables, bucket, prefix, &strays)?,
+            Location::Azure { container, prefix } => open::azure(&variables, container, prefix, &strays)?,
         };
         let folder = location.folder().map(Arc::from);
-        Ok(Store { inner, root, location: location.to_string().into(), folder, patience, contact: Arc::default() })
+        let quirks = Arc::new(quirks);
+        Ok(Store { inner, root, location: location.to_string().into(), folder, patience, contact: Arc::default(), quirks, strays })
     }
 
     /// Like [`Store::open`], but makes the folder where it is missing, with its parents. Buckets are never made.
@@ -81,7 +92,16 @@ impl Store {
 
     /// Any store of the library, such as one that fails on purpose; `location` is what messages say.
     pub fn from_object_store(inner: Arc<dyn ObjectStore>, location: &str, patience: Patience) -> Self {
-        Store { inner, root: Path::default(), location: location.into(), folder: None, patience, contact: Arc::default() }
+        Store {
+            inner,
+            root: Path::default(),
+            location: location.into(),
+            folder: None,
+            patience,
+            contact: Arc::default(),
+            quirks: Arc::default(),
+            strays: Strays::default(),
+        }
     }
 
     /// The same store, waiting otherwise than its kind does.
@@ -103,24 +123,40 @@ impl Store {
     }
 
     /// Creates the object; it is durable when this returns. An object of that name with the very same bytes is success, since a put
-    /// whose answer was lost is sent again; one with other bytes is [`ErrorKind::AlreadyExists`] and stays as it is.
+    /// whose answer was lost is sent again; one with other bytes is [`ErrorKind::AlreadyExists`] and stays as it is. A store that has no
+    /// create-only put is asked for the name before: there, of two writers of one name at one moment, the later wins unseen.
     pub async fn put_new(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         let about = self.about("put", key);
         let path = self.path(key);
         let size = body.len() as u64;
         persist(self.patience, &self.contact, about, || async {
-            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            let put = self.inner.put_opts(&path, PutPayload::from_bytes(body.clone()), options);
-            match within(self.patience, about, size, put).await {
-                Ok(_) => Ok(()),
-                Err(error) if error.kind == ErrorKind::AlreadyExists => match self.holds(&path, about, &body).await? {
-                    Some(true) => Ok(()),
-                    Some(false) => Err(error),
-                    // Refused for an object that isn't there: another's put of that name was under way and has failed.
-                    None => Err(about.own(ErrorKind::Busy, "another put of the same name was under way")),
-                },
-                Err(error) => Err(error),
+            if !self.quirks.overwrites() {
+                let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+                let put = self.inner.put_opts(&path, PutPayload::from_bytes(body.clone()), options);
+                match within(self.patience, about, size, put).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) if error.kind == ErrorKind::AlreadyExists => {
+                        return match self.holds(&path, about, &body).await? {
+                            Some(true) => Ok(()),
+                            Some(false) => Err(error),
+                            // Refused for an object that isn't there: another's put of that name was under way and has failed.
+                            None => Err(about.own(ErrorKind::Busy, "another put of the same name was under way")),
+                        };
+                    }
+                    // The store has no such put. One that has no put at all says it again below.
+                    Err(error) if error.kind == ErrorKind::Unsupported => {}
+                    Err(error) => return Err(error),
+                }
             }
+            match self.holds(&path, about, &body).await? {
+                Some(true) => return Ok(()),
+                Some(false) => return Err(about.own(ErrorKind::AlreadyExists, "an object of that name is there, with other bytes")),
+                None => {}
+            }
+            let put = self.inner.put_opts(&path, PutPayload::from_bytes(body.clone()), PutOptions::default());
+            within(self.patience, about, size, put).await?;
+            self.quirks.note_overwrites(&self.location);
+            Ok(())
         })
         .await
     }
@@ -204,15 +240,28 @@ impl Store {
             match within(self.patience, about, 0, self.inner.head(&path)).await {
                 Ok(meta) => Ok(Some(meta.size)),
                 Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+                // The answer to a HEAD has no body that would say why.
+                Err(error) if matches!(error.kind, ErrorKind::Denied | ErrorKind::Other) => {
+                    match within(self.patience, about, 0, self.inner.get(&path)).await {
+                        Ok(got) => Ok(Some(got.meta.size)),
+                        Err(told) if told.kind == ErrorKind::NotFound => Ok(None),
+                        Err(told) => Err(told),
+                    }
+                }
                 Err(error) => Err(error),
             }
         })
         .await
     }
 
-    /// All objects below `folder`, by name; below the root where it is empty. No folder is an empty list.
+    /// All objects below `folder`, by name; below the root where it is empty. No folder is an empty list. Names that no object of a
+    /// repository can have (no UTF-8, an empty part) are passed over, and known to [`Store::strays`] from then on. A list that the store
+    /// cuts short is an error.
     pub async fn list(&self, folder: &str) -> Result<Vec<Object>, StoreError> {
         let about = self.about("list", folder);
+        if let Some(root) = &self.folder {
+            return self.walk(root, folder, about).await;
+        }
         let prefix = self.path(folder);
         let depth = self.root.parts().count();
         let mut objects = persist(self.patience, &self.contact, about, || async {
@@ -233,6 +282,42 @@ impl Store {
         Ok(objects)
     }
 
+    /// The list of a folder on disk.
+    async fn walk(&self, root: &FilePath, folder: &str, about: About<'_>) -> Result<Vec<Object>, StoreError> {
+        let mut objects = persist(self.patience, &self.contact, about, || async {
+            let mut walk = Walk::new(root, folder, self.strays.clone());
+            let mut objects = Vec::new();
+            // The deadline is each step's, as for other stores.
+            loop {
+                let step = async move {
+                    let step = tokio::task::spawn_blocking(move || {
+                        let found = walk.step();
+                        (walk, found)
+                    });
+                    let generic = |source| object_store::Error::Generic { store: "folder", source };
+                    let (walk, found) = step.await.map_err(|e| generic(e.into()))?;
+                    Ok((walk, found.map_err(|e| generic(e.into()))?))
+                };
+                let (next, found) = within(self.patience, about, 0, step).await?;
+                walk = next;
+                match found {
+                    Some(found) => objects.extend(found),
+                    None => return Ok(objects),
+                }
+            }
+        })
+        .await?;
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(objects)
+    }
+
+    /// Names that lists of this store and its clones have passed over, for people: no object of a repository can have them.
+    pub fn strays(&self) -> Vec<String> {
+        let root = format!("{}/", self.root);
+        let names = self.strays.all().into_iter();
+        names.map(|name| path_text(name.strip_prefix(&root).filter(|rest| !rest.is_empty()).unwrap_or(&name).as_bytes())).collect()
+    }
+
     /// Deletes the objects, in bulk where the store can; one that is not there counts as deleted. Stops at the first failure.
     pub async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
         // Deletes carry no bytes; a thousand are one request, and each gets the time of a kilobyte.
@@ -244,22 +329,40 @@ impl Store {
             };
             let about = self.about("delete", &what);
             persist(self.patience, &self.contact, about, || async {
-                let paths: Vec<_> = batch.iter().map(|key| Ok(self.path(key))).collect();
-                let mut results = self.inner.delete_stream(futures::stream::iter(paths).boxed());
-                let deleting = async {
-                    while let Some(result) = results.next().await {
-                        match result {
-                            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                            Err(error) => return Err(error),
+                if let Some(singly) = self.quirks.deletes_singly() {
+                    return self.delete_by(singly, batch, about).await;
+                }
+                match self.delete_by(&*self.inner, batch, about).await {
+                    // Refused for what it is, not for its objects: some stores have no bulk delete, or want other checksums for it.
+                    Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Other) => match self.quirks.singly() {
+                        Some(singly) => {
+                            self.delete_by(singly, batch, about).await?;
+                            self.quirks.note_singly(&self.location);
+                            Ok(())
                         }
-                    }
-                    Ok(())
-                };
-                within(self.patience, about, (batch.len() as u64) << 10, deleting).await
+                        None => Err(error),
+                    },
+                    deleted => deleted,
+                }
             })
             .await?;
         }
         Ok(())
+    }
+
+    async fn delete_by(&self, store: &dyn ObjectStore, batch: &[String], about: About<'_>) -> Result<(), StoreError> {
+        let paths: Vec<_> = batch.iter().map(|key| Ok(self.path(key))).collect();
+        let mut results = store.delete_stream(futures::stream::iter(paths).boxed());
+        let deleting = async {
+            while let Some(result) = results.next().await {
+                match result {
+                    Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        };
+        within(self.patience, about, (batch.len() as u64) << 10, deleting).await
     }
 }
 

@@ -12,13 +12,23 @@ use object_store::path::Path;
 use object_store::{Certificate, ClientOptions, ObjectStore};
 use url::Url;
 
+use crate::store::answers::{Connector, Strays};
 use crate::store::error::{ErrorKind, StoreError};
 use crate::store::location::Location;
 use crate::store::patience::{Patience, retry_config};
+use crate::store::quirks::Quirks;
 use crate::store::variables::Variables;
 
-/// What opening yields: the library's store, the root below which the repository is, and how long calls wait.
-pub(super) type Opened = (Arc<dyn ObjectStore>, Path, Patience);
+/// What opening yields.
+pub(super) struct Opened {
+    /// The library's store.
+    pub(super) inner: Arc<dyn ObjectStore>,
+    /// Below it is the repository.
+    pub(super) root: Path,
+    /// How long calls wait.
+    pub(super) patience: Patience,
+    pub(super) quirks: Quirks,
+}
 
 /// Creates the folder of a repository on disk, readable by its owner only. Buckets are made by their owners.
 pub(super) fn create_root(location: &Location) -> Result<(), StoreError> {
@@ -40,7 +50,7 @@ pub(super) fn folder(location: &Location, folder: &FilePath) -> Result<Opened, S
     }
     let store = LocalFileSystem::new_with_prefix(folder).map_err(|e| StoreError::new("open", &shown, "", &e))?;
     // Written beside, synced, linked into place only where nothing is, the folder synced: durable and never half there.
-    Ok((Arc::new(store.with_fsync(true)), Path::default(), Patience::local()))
+    Ok(Opened { inner: Arc::new(store.with_fsync(true)), root: Path::default(), patience: Patience::local(), quirks: Quirks::default() })
 }
 
 /// Deadlines are ours and grow with the bytes of a call: the client's own, which do not, are off. Certificates are trusted that the system
@@ -63,7 +73,13 @@ fn client_options(variables: &Variables<'_>, allow_http: bool) -> Result<ClientO
     Ok(options)
 }
 
-pub(super) fn s3(variables: &Variables<'_>, endpoint: Option<&Url>, bucket: &str, prefix: &str) -> Result<Opened, StoreError> {
+pub(super) fn s3(
+    variables: &Variables<'_>,
+    endpoint: Option<&Url>,
+    bucket: &str,
+    prefix: &str,
+    strays: &Strays,
+) -> Result<Opened, StoreError> {
     let has_key = variables.any(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SKIP_SIGNATURE"]);
     let has_role =
         variables.any(&["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"]);
@@ -88,6 +104,7 @@ pub(super) fn s3(variables: &Variables<'_>, endpoint: Option<&Url>, bucket: &str
     };
     let transport = transport(variables, endpoint.as_ref(), "AWS_ALLOW_HTTP")?;
     let mut builder = AmazonS3Builder::new()
+        .with_http_connector(Connector { strays: strays.clone() })
         .with_client_options(client_options(variables, transport.plain_http)?)
         .with_retry(retry_config())
         // A signature over the body costs a SHA-256 of every byte on both ends. TLS and loopback keep bytes whole by themselves.
@@ -100,15 +117,17 @@ pub(super) fn s3(variables: &Variables<'_>, endpoint: Option<&Url>, bucket: &str
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
     }
-    let store = builder.with_bucket_name(bucket).build().map_err(|e| variables.failed(&e))?;
-    Ok((Arc::new(store), variables.root(prefix)?, Patience::remote()))
+    let builder = builder.with_bucket_name(bucket);
+    let store = builder.clone().build().map_err(|e| variables.failed(&e))?;
+    Ok(Opened { inner: Arc::new(store), root: variables.root(prefix)?, patience: Patience::remote(), quirks: Quirks::of_s3(builder) })
 }
 
-pub(super) fn gcs(variables: &Variables<'_>, bucket: &str, prefix: &str) -> Result<Opened, StoreError> {
+pub(super) fn gcs(variables: &Variables<'_>, bucket: &str, prefix: &str, strays: &Strays) -> Result<Opened, StoreError> {
     let endpoint = variables.endpoint(&["GOOGLE_BASE_URL"], bucket)?;
     let transport = transport(variables, endpoint.as_ref(), "GOOGLE_ALLOW_HTTP")?;
     let mut builder =
         GoogleCloudStorageBuilder::new().with_client_options(client_options(variables, transport.plain_http)?).with_retry(retry_config());
+    builder = builder.with_http_connector(Connector { strays: strays.clone() });
     for (key, value) in variables.known::<GoogleConfigKey>("GOOGLE_") {
         if !matches!(key, GoogleConfigKey::Bucket | GoogleConfigKey::BaseUrl) {
             builder = builder.with_config(key, value);
@@ -118,10 +137,10 @@ pub(super) fn gcs(variables: &Variables<'_>, bucket: &str, prefix: &str) -> Resu
         builder = builder.with_base_url(endpoint.as_str().trim_end_matches('/'));
     }
     let store = builder.with_bucket_name(bucket).build().map_err(|e| variables.failed(&e))?;
-    Ok((Arc::new(store), variables.root(prefix)?, Patience::remote()))
+    Ok(Opened { inner: Arc::new(store), root: variables.root(prefix)?, patience: Patience::remote(), quirks: Quirks::default() })
 }
 
-pub(super) fn azure(variables: &Variables<'_>, container: &str, prefix: &str) -> Result<Opened, StoreError> {
+pub(super) fn azure(variables: &Variables<'_>, container: &str, prefix: &str, strays: &Strays) -> Result<Opened, StoreError> {
     variables.fit_for_a_url("container name", container)?;
     for name in ["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_ACCOUNT_NAME"] {
         variables.get(name).map_or(Ok(()), |account| variables.fit_for_a_url(name, account))?;
@@ -130,6 +149,7 @@ pub(super) fn azure(variables: &Variables<'_>, container: &str, prefix: &str) ->
     let transport = transport(variables, endpoint.as_ref(), "AZURE_ALLOW_HTTP")?;
     let mut builder =
         MicrosoftAzureBuilder::new().with_client_options(client_options(variables, transport.plain_http)?).with_retry(retry_config());
+    builder = builder.with_http_connector(Connector { strays: strays.clone() });
     // restic's names for the same things.
     for (name, key) in [
         ("AZURE_ACCOUNT_NAME", AzureConfigKey::AccountName),
@@ -146,7 +166,7 @@ pub(super) fn azure(variables: &Variables<'_>, container: &str, prefix: &str) ->
         }
     }
     let store = builder.with_container_name(container).build().map_err(|e| variables.failed(&e))?;
-    Ok((Arc::new(store), variables.root(prefix)?, Patience::remote()))
+    Ok(Opened { inner: Arc::new(store), root: variables.root(prefix)?, patience: Patience::remote(), quirks: Quirks::default() })
 }
 
 struct Transport {

@@ -102,7 +102,7 @@ impl<T> Reading<T> {
     async fn bundle(self, key: String, wanted: Arc<HashSet<Id>>) -> Result<Vec<(Id, Result<T, RepositoryError>)>, RepositoryError> {
         let objects = match open(&self.repository, &key).await {
             Ok(objects) => objects,
-            Err(RepositoryError::Store(error)) if !matches!(error.kind, ErrorKind::NotFound | ErrorKind::Denied) => {
+            Err(RepositoryError::Store(error)) if !matches!(error.kind, ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::Archived) => {
                 return Err(error.into());
             }
             Err(error) => {

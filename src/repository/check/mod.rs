@@ -97,6 +97,9 @@ pub async fn check(repository: &Repository, options: &CheckOptions, monitor: &dy
     report.missing_blobs = forest.judge(&index, &roots, unread, &mut findings);
     report.points = spoilt;
     report.points.extend(promises::check(repository, (&index, &bad, &forest), snapshots, &mut findings).await?);
+    for name in repository.store().strays() {
+        findings.note(name, "no object of a repository is named so: it is passed over");
+    }
     (report.findings, report.unlisted) = findings.finish(report.points.iter().map(|point| point.id));
     Ok(report)
 }
