@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use object_store::ClientOptions;
-use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
-};
+use object_store::client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector};
 use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::Event;
@@ -348,7 +346,9 @@ impl Page {
         Err(Refusal {
             kind: ErrorKind::Unsupported,
             text: format!("{what}: it speaks no ListObjectsV2"),
-            hint: Some("copy the repository to a store that lists whole (docs/stores.md); nothing is damaged, so there is nothing to repair"),
+            hint: Some(
+                "copy the repository to a store that lists whole (docs/stores.md); nothing is damaged, so there is nothing to repair",
+            ),
         })
     }
 }
@@ -362,7 +362,9 @@ mod tests {
     }
 
     fn listing(entries: &str) -> String {
-        format!("<?xml version=\"1.0\"?>\n<ListBucketResult xmlns=\"http://s3/\"><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>")
+        format!(
+            "<?xml version=\"1.0\"?>\n<ListBucketResult xmlns=\"http://s3/\"><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>"
+        )
     }
 
     fn entry(key: &str) -> String {

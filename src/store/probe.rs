@@ -6,8 +6,8 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 
 use crate::clock::Clock;
-use crate::store::{Patience, Store};
 use crate::store::error::{ErrorKind, StoreError};
+use crate::store::{Patience, Store};
 
 /// What [`Store::probe`] found. Putting and getting work when there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::ObjectStore;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 
 /// What a store has been found to lack. The default is a store that lacks nothing, or is not known yet.
 #[derive(Default)]

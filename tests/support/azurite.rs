@@ -23,7 +23,8 @@ pub struct Azurite {
 }
 
 /// Starts the server and ends it when standard input ends.
-const GUARD: &str = r#"data="$1"; shift; cd "$data"; "$@" 2>&1 & server=$!; cat >/dev/null; kill -9 $server; wait $server 2>/dev/null; rm -rf "$data""#;
+const GUARD: &str =
+    r#"data="$1"; shift; cd "$data"; "$@" 2>&1 & server=$!; cat >/dev/null; kill -9 $server; wait $server 2>/dev/null; rm -rf "$data""#;
 
 impl Azurite {
     /// The server that all tests of one program share: give each test a prefix of its own.

@@ -288,7 +288,9 @@ impl Inside {
     fn list(&self, query: &HashMap<String, String>) -> Response {
         match self.quirks.lists {
             Lists::ErrorInSuccess => return error(200, "AccessDenied"),
-            Lists::WebPage => return answer(200, "<!DOCTYPE html>\n<html><head><title>Log in</title></head><body>Who are you?</body></html>"),
+            Lists::WebPage => {
+                return answer(200, "<!DOCTYPE html>\n<html><head><title>Log in</title></head><body>Who are you?</body></html>");
+            }
             _ => {}
         }
         let prefix = query.get("prefix").cloned().unwrap_or_default();
@@ -362,7 +364,10 @@ fn answer(status: u16, body: &str) -> Response {
 }
 
 fn error(status: u16, code: &str) -> Response {
-    answer(status, &format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>says the double</Message></Error>"))
+    answer(
+        status,
+        &format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>says the double</Message></Error>"),
+    )
 }
 
 fn with_generation(mut response: Response, generation: u64) -> Response {
