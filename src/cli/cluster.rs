@@ -114,6 +114,8 @@ async fn connect(args: &ClusterArgs, wire: &Wire, image: String) -> anyhow::Resu
         secret: secret(args, wire),
         service_account: settings.mover_service_account,
         resources: settings.mover_resources.resources(),
+        labels: settings.mover_labels,
+        annotations: settings.mover_annotations,
         as_root: args.mover_root || settings.mover_root.unwrap_or(false),
         log_filter: None,
     };

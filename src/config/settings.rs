@@ -83,6 +83,11 @@ pub struct Kubernetes {
     /// What a mover's container asks for and may take.
     #[serde(default)]
     pub mover_resources: ResourceSettings,
+    /// On every pod that is made: movers, probes, the pods of Jobs. Where left out, what keeps Istio's and Linkerd's sidecars out of them.
+    #[serde(default)]
+    pub mover_labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub mover_annotations: BTreeMap<String, String>,
     /// Movers run as root.
     pub mover_root: Option<bool>,
     /// StorageClasses of claims, and the class in which the clones of their CSI snapshots are made; their own where left out.

@@ -1,6 +1,6 @@
 //! Rules that no single value can break alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::drill;
@@ -51,6 +51,10 @@ pub fn validate(settings: &Settings) -> Result<(), ConfigError> {
     parallel("defaults.parallel", defaults.parallel)?;
     retention("defaults.retention", defaults.retention.as_ref())?;
     agent(&settings.agent)?;
+    if let Some(said) = &settings.kubernetes {
+        marks("kubernetes.moverLabels", &said.mover_labels, true)?;
+        marks("kubernetes.moverAnnotations", &said.mover_annotations, false)?;
+    }
     let mut seen = BTreeSet::new();
     for (at, set) in settings.sets.iter().enumerate() {
         one_set(&format!("sets[{at}]"), set)?;
@@ -72,6 +76,30 @@ fn agent(agent: &Agent) -> Result<(), ConfigError> {
         && prune.read_data.is_some()
     {
         return invalid("agent.prune.readData", "is for checks".to_owned(), Some("write it under agent.check".to_owned()));
+    }
+    Ok(())
+}
+
+/// Labels or annotations of pods, as the API server takes them: refused here, before a run has begun.
+fn marks(key: &str, marks: &BTreeMap<String, String>, are_labels: bool) -> Result<(), ConfigError> {
+    let is_word = |text: &str| {
+        let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+        text.len() <= 63
+            && ends(text.chars().next())
+            && ends(text.chars().next_back())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    for (name, value) in marks {
+        let (domain, word) = name.split_once('/').map_or((None, name.as_str()), |(domain, word)| (Some(domain), word));
+        if domain.is_some_and(|domain| !is_dns_name(domain)) || !is_word(word) {
+            return invalid(key, format!("`{name}` is not a name that Kubernetes would take"), None);
+        }
+        if domain == Some("keepset.dev") || name == "app.kubernetes.io/managed-by" {
+            return invalid(key, format!("`{name}` is keepset's own"), Some("leave it out".to_owned()));
+        }
+        if are_labels && !value.is_empty() && !is_word(value) {
+            return invalid(key, format!("`{value}`, of {name}, is not a value that a label may have"), None);
+        }
     }
     Ok(())
 }
@@ -223,6 +251,9 @@ mod tests {
             (set("catchUp: 1s"), "sets[0].catchUp: 1s is not between"),
             ("agent: {namespaces: [A]}\n".to_owned(), "agent.namespaces: `A`"),
             ("agent: {parallel: 100}\n".to_owned(), "agent.parallel: 100"),
+            ("kubernetes: {moverLabels: {a b: c}}\n".to_owned(), "kubernetes.moverLabels: `a b` is not a name"),
+            ("kubernetes: {moverLabels: {a: b c}}\n".to_owned(), "kubernetes.moverLabels: `b c`, of a,"),
+            ("kubernetes: {moverAnnotations: {keepset.dev/run: r}}\n".to_owned(), "kubernetes.moverAnnotations: `keepset.dev/run` is"),
             ("agent: {prune: {readData: 5%}}\n".to_owned(), "agent.prune.readData: is for checks"),
             (
                 "sets: [{match: {namespace: a, name: b}}, {match: {namespace: a, name: b}}]\n".to_owned(),

@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{LogParams, PostParams};
+use kube::api::PostParams;
 use serde_json::{Value, json};
 
 use crate::model::claim::ClaimShape;
@@ -150,7 +150,7 @@ impl Kubernetes {
             let Some(pod) = self.get(&pods, &name).await.map_err(|error| api::failed("read", format!("pod {name}"), error))? else {
                 break Inside::NotBegun("it was removed".into());
             };
-            match mover::stage(&pod) {
+            match mover::stage(&pod, pod::MOVER) {
                 Stage::Waiting { reason, hopeless } => {
                     if mover::is_given_up(hopeless, &reason, began.elapsed(), self.options.patience) {
                         break Inside::NotBegun(reason);
@@ -158,7 +158,7 @@ impl Kubernetes {
                 }
                 Stage::Running => {}
                 Stage::Ended(how) => {
-                    let params = LogParams::default();
+                    let params = mover::log_of(pod::MOVER);
                     let log = self.ask(Asked::Reading, || pods.logs(&name, &params)).await.unwrap_or_default();
                     break Inside::Ended { findings: answer(&log), how };
                 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Api;
-use kube::api::{ListParams, LogParams};
+use kube::api::ListParams;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -43,14 +43,14 @@ pub(super) async fn put_up(
     let pods = cluster.pods(&set.namespace);
     let made = cluster.make(&pods, &name, &pod).await.map_err(|error| api::failed("create", format!("pod {name}"), error))?;
     let _doomed = Doomed { cluster: cluster.clone(), pods: pods.clone(), name: name.clone(), uid: made.metadata.uid };
-    let (begun, all, mut is_up) = (Instant::now(), LogParams::default(), false);
+    let (begun, all, mut is_up) = (Instant::now(), mover::log_of(pod::MOVER), false);
     loop {
         // A server that is away for a moment is out of reach for the pod as well, which proves nothing.
         let pod = pods.get_opt(&name).await.map_err(|error| match is_up {
             true => no(format!("the API server did not answer while its network was tried: {}", api::words(&error))),
             false => api::failed("read", format!("pod {name}"), error),
         })?;
-        let stage = pod.map(|pod| mover::stage(&pod));
+        let stage = pod.map(|pod| mover::stage(&pod, pod::MOVER));
         match &stage {
             Some(Stage::Waiting { reason, hopeless }) => {
                 if mover::is_given_up(*hopeless, reason, begun.elapsed(), cluster.options.patience) {

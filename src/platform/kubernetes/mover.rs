@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{AsyncBufReadExt, StreamExt};
-use k8s_openapi::api::core::v1::{ContainerState, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, LogParams, Preconditions};
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +16,7 @@ use crate::model::mover_job::{FailureKind, MoverJob, MoverLine, Task};
 use crate::platform::command::one_line;
 use crate::platform::kubernetes::api::Wait;
 use crate::platform::kubernetes::pod::{Mount, Orders, Placement};
-use crate::platform::kubernetes::{Kubernetes, api, pod, read};
+use crate::platform::kubernetes::{Kubernetes, api, names, pod, read};
 use crate::platform::{Mover, MoverDone, PlatformError};
 
 /// Between two looks at a pod that has not begun.
@@ -159,12 +159,15 @@ pub(super) fn claims_of(pod: &Pod) -> impl Iterator<Item = &str> {
     volumes.filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.as_str()))
 }
 
-/// Its containers will never run again.
+/// Its containers will never run again; of a pod that a run made, the container that the run put into it.
 pub(super) fn has_ended(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
     // The phase is told a little later than the containers' ends.
     let is_over = |state: &ContainerState| state.terminated.is_some();
-    let mut containers = status.container_statuses.iter().flatten().peekable();
+    // A sidecar that a mesh adds to a mover has no claim mounted, and runs on when the mover is done.
+    let is_runs = pod.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::RUN));
+    let counts = |container: &&ContainerStatus| !is_runs || [pod::MOVER, pod::PROBE].contains(&&*container.name);
+    let mut containers = status.container_statuses.iter().flatten().filter(counts).peekable();
     let never_again = pod.spec.as_ref().is_some_and(|spec| spec.restart_policy.as_deref() == Some("Never"));
     let all_over = containers.peek().is_some() && containers.all(|container| container.state.as_ref().is_some_and(is_over));
     matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) || (never_again && all_over)
@@ -271,12 +274,13 @@ impl Watched {
 
     async fn stage(&self) -> Result<Option<Stage>, PlatformError> {
         let pod = self.cluster.get(&self.pods, &self.name).await;
-        Ok(pod.map_err(|error| api::failed("read", format!("pod {}", self.name), error))?.map(|pod| stage(&pod)))
+        Ok(pod.map_err(|error| api::failed("read", format!("pod {}", self.name), error))?.map(|pod| stage(&pod, pod::MOVER)))
     }
 
     /// Follows the log to its end as it is now. True once a report or a failure has been passed on.
     async fn follow(&mut self, lines: &mpsc::Sender<MoverLine>, tail: Option<i64>) -> bool {
-        let stream = self.pods.log_stream(&self.name, &LogParams { follow: true, tail_lines: tail, ..LogParams::default() }).await;
+        let of = LogParams { follow: true, tail_lines: tail, ..log_of(pod::MOVER) };
+        let stream = self.pods.log_stream(&self.name, &of).await;
         let mut text = match stream {
             Ok(stream) => stream.lines(),
             Err(error) => {
@@ -327,11 +331,21 @@ pub(super) fn is_given_up(hopeless: bool, reason: &str, waited: Duration, patien
     hopeless || (reason.starts_with(CANNOT_BE_MADE) && waited > MAY_PASS) || waited > patience
 }
 
-/// Pure: what the API server says of a mover's pod.
-pub(super) fn stage(pod: &Pod) -> Stage {
+/// The log of one container: the API server refuses to choose among several.
+pub(super) fn log_of(container: &str) -> LogParams {
+    LogParams { container: Some(container.to_owned()), ..LogParams::default() }
+}
+
+/// The state of the container of that name: others in the pod, such as a mesh's sidecar, are none of ours.
+pub(super) fn state_of<'p>(pod: &'p Pod, container: &str) -> Option<&'p ContainerState> {
+    let mut statuses = pod.status.as_ref()?.container_statuses.iter().flatten();
+    statuses.find(|status| status.name == container)?.state.as_ref()
+}
+
+/// Pure: what the API server says of a pod, judged by the container of ours that it was made for.
+pub(super) fn stage(pod: &Pod, container: &str) -> Stage {
     let status = pod.status.clone().unwrap_or_default();
-    let state = status.container_statuses.iter().flatten().next().and_then(|container| container.state.clone());
-    match state {
+    match state_of(pod, container).cloned() {
         Some(ContainerState { terminated: Some(end), .. }) => {
             let reason = end.reason.unwrap_or_else(|| "ended".into());
             let evicted = status.reason.clone().map(|reason| format!("{reason}, ")).unwrap_or_default();
@@ -435,7 +449,7 @@ mod tests {
                 "state": { "waiting": { "reason": reason, "message": "why" } },
             }] }))
         };
-        let told = |pod: &Pod| match stage(pod) {
+        let told = |pod: &Pod| match stage(pod, pod::MOVER) {
             Stage::Waiting { reason, hopeless } => (reason, hopeless),
             _ => panic!("it waits"),
         };
@@ -453,7 +467,7 @@ mod tests {
 
     #[test]
     fn an_end_is_told_with_its_cause() {
-        let ended = |status| match stage(&with_status(status)) {
+        let ended = |status| match stage(&with_status(status), pod::MOVER) {
             Stage::Ended(how) => how,
             _ => panic!("it has ended"),
         };
@@ -470,5 +484,31 @@ mod tests {
             "state": { "terminated": { "exitCode": 130, "reason": "Error" } },
         }] });
         assert_eq!(ended(drained), "Error, exit code 130: EvictionByEvictionAPI: Eviction API: evicting");
+    }
+
+    /// Sorted by name, as kubelets do.
+    fn beside_a_sidecar(mover: serde_json::Value, sidecar: serde_json::Value) -> Pod {
+        let container = |name: &str, state| json!({ "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state });
+        let mut pod = with_status(json!({ "phase": "Running", "containerStatuses": [
+            container("istio-proxy", sidecar), container("mover", mover), container("vault-agent", json!({ "running": {} })),
+        ] }));
+        pod.metadata.labels = Some([(names::RUN.to_owned(), "r".to_owned())].into());
+        pod.spec = Some(api::object(json!({ "restartPolicy": "Never", "containers": [] })));
+        pod
+    }
+
+    #[test]
+    fn a_pod_is_judged_by_the_container_of_ours_whatever_a_mesh_adds() {
+        let (running, over) = (json!({ "running": {} }), json!({ "terminated": { "exitCode": 0, "reason": "Completed" } }));
+        let done = beside_a_sidecar(over.clone(), running.clone());
+        assert!(matches!(stage(&done, pod::MOVER), Stage::Ended(how) if how == "Completed, exit code 0"));
+        assert!(has_ended(&done), "nothing in it writes to a claim any more");
+        let works = beside_a_sidecar(running.clone(), over);
+        assert!(matches!(stage(&works, pod::MOVER), Stage::Running) && !has_ended(&works));
+        let waits = beside_a_sidecar(json!({ "waiting": { "reason": "PodInitializing" } }), running);
+        assert!(matches!(stage(&waits, pod::MOVER), Stage::Waiting { .. }) && !has_ended(&waits));
+        let mut of_others = done;
+        of_others.metadata.labels = None;
+        assert!(!has_ended(&of_others), "any container of a pod that is not ours may write");
     }
 }

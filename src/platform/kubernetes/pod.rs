@@ -14,6 +14,15 @@ use crate::platform::kubernetes::{api, names, read};
 /// The one who runs where nobody says as whom; most images know it as `nonroot`.
 pub(super) const NOBODY: i64 = 65_532;
 
+/// Containers of pods that runs make, and that of a Job, by name.
+pub(super) const MOVER: &str = "mover";
+pub(super) const PROBE: &str = "probe";
+pub(super) const JOB: &str = "keepset";
+
+/// Service meshes add a proxy to pods by themselves. A pod that has work to do, and then ends, does not end with it.
+const LABELS: [(&str, &str); 1] = [("sidecar.istio.io/inject", "false")];
+const ANNOTATIONS: [(&str, &str); 1] = [("linkerd.io/inject", "disabled")];
+
 /// What the user said of movers.
 #[derive(Clone, Debug, Default)]
 pub struct MoverOptions {
@@ -27,10 +36,36 @@ pub struct MoverOptions {
     pub service_account: Option<String>,
     /// What the container asks for and may take; it asks for a little where nothing is said.
     pub resources: Resources,
+    /// On every pod that is made; over what keeps service meshes out of it, and never over what is keepset's own.
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
     /// As root, with the rights to read and give back what belongs to others. Else as the set's own user.
     pub as_root: bool,
     /// As what the program is logged and heard.
     pub log_filter: Option<String>,
+}
+
+impl MoverOptions {
+    /// The labels of a pod whose own are these.
+    pub(super) fn labels(&self, own: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        marks(LABELS, &self.labels, own)
+    }
+
+    /// The annotations of a pod whose own are these.
+    pub(super) fn annotations(&self, own: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        marks(ANNOTATIONS, &self.annotations, own)
+    }
+}
+
+fn marks<const N: usize>(
+    usual: [(&str, &str); N],
+    said: &BTreeMap<String, String>,
+    own: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut marks: BTreeMap<String, String> = usual.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    marks.extend(said.clone());
+    marks.extend(own);
+    marks
 }
 
 /// One mover.
@@ -130,8 +165,8 @@ pub(super) fn pod(orders: &Orders<'_>, options: &MoverOptions) -> Pod {
     api::object(json!({
         "metadata": {
             "name": names::mover(orders.run, orders.ordinal),
-            "labels": names::labels(orders.run, orders.set),
-            "annotations": BTreeMap::from([("keepset.dev/ordinal", orders.ordinal.to_string())]),
+            "labels": options.labels(names::labels(orders.run, orders.set)),
+            "annotations": options.annotations([("keepset.dev/ordinal".to_owned(), orders.ordinal.to_string())].into()),
             "ownerReferences": [orders.owner],
         },
         "spec": {
@@ -146,7 +181,7 @@ pub(super) fn pod(orders: &Orders<'_>, options: &MoverOptions) -> Pod {
             "affinity": affinity,
             "securityContext": security,
             "containers": [{
-                "name": "mover",
+                "name": MOVER,
                 "image": options.image,
                 "imagePullPolicy": options.image_pull_policy,
                 "args": ["mover"],
@@ -300,6 +335,24 @@ mod tests {
         assert_eq!(container["volumeDevices"], json!([{ "name": "volume-0", "devicePath": "/volumes/data-web-3" }]));
         assert_eq!(container["volumeMounts"].as_array().unwrap().len(), 1, "scratch alone");
         assert_eq!(pod["spec"]["securityContext"]["supplementalGroups"], json!([6]));
+    }
+
+    #[test]
+    fn service_meshes_leave_a_mover_alone_unless_the_settings_say_otherwise() {
+        let said = |list: &[(&str, &str)]| list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let options = MoverOptions::default();
+        let own = || names::labels("r", "web");
+        assert_eq!(options.labels(own())["sidecar.istio.io/inject"], "false");
+        assert_eq!(options.annotations(BTreeMap::new())["linkerd.io/inject"], "disabled");
+        let labels = said(&[("sidecar.istio.io/inject", "true"), ("team", "storage"), (names::RUN, "another")]);
+        let options = MoverOptions { labels, annotations: said(&[("linkerd.io/inject", "enabled")]), ..options };
+        let labels = options.labels(own());
+        assert_eq!((&*labels["sidecar.istio.io/inject"], &*labels["team"], &*labels[names::RUN]), ("true", "storage", "r"));
+        assert_eq!(options.annotations(BTreeMap::new())["linkerd.io/inject"], "enabled");
+        let pod = built(false, &ClaimShape::default(), None);
+        let meta = &pod["metadata"];
+        assert_eq!((&meta["labels"]["sidecar.istio.io/inject"], &meta["annotations"]["linkerd.io/inject"]), (&json!("false"), &json!("disabled")));
+        assert_eq!(meta["annotations"]["keepset.dev/ordinal"], "3");
     }
 
     #[test]

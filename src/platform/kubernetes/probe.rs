@@ -1,5 +1,6 @@
 //! A probe as a pod: the user's command beside the claims of one ordinal of a drill, without a token, without any Secret.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -46,7 +47,7 @@ pub(super) async fn run(
         let Some(pod) = cluster.get(&pods, &name).await.map_err(|error| api::failed("read", format!("pod {name}"), error))? else {
             break ProbeEnd { exit_code: None, how: "its pod was removed".into(), said: String::new() };
         };
-        match mover::stage(&pod) {
+        match mover::stage(&pod, pod::PROBE) {
             Stage::Waiting { reason, hopeless } => {
                 if mover::is_given_up(hopeless, &reason, made.elapsed(), options.patience) {
                     return Err(PlatformError::ProbeNotBegun { ordinal: ordinal.0, pod: name, reason });
@@ -69,7 +70,7 @@ pub(super) async fn run(
 
 /// The end of its log on one line; what cannot be read was not said.
 async fn said(cluster: &Kubernetes, set: &SetName, pod: &str) -> String {
-    let params = LogParams { tail_lines: Some(TOLD_LINES), limit_bytes: Some(TOLD_BYTES), ..LogParams::default() };
+    let params = LogParams { tail_lines: Some(TOLD_LINES), limit_bytes: Some(TOLD_BYTES), ..mover::log_of(pod::PROBE) };
     match cluster.pods(&set.namespace).logs(pod, &params).await {
         Ok(text) => one_line(&text).strip_prefix(": ").unwrap_or_default().to_owned(),
         Err(error) => {
@@ -80,8 +81,7 @@ async fn said(cluster: &Kubernetes, set: &SetName, pod: &str) -> String {
 }
 
 fn exit_code(pod: &Pod) -> Option<i32> {
-    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
-    Some(statuses.first()?.state.as_ref()?.terminated.as_ref()?.exit_code)
+    Some(mover::state_of(pod, pod::PROBE)?.terminated.as_ref()?.exit_code)
 }
 
 /// The pod. It passes the `restricted` profile of Pod Security.
@@ -132,7 +132,8 @@ fn pod(
     api::object(json!({
         "metadata": {
             "name": format!("{}-probe", names::mover(run, ordinal.0)),
-            "labels": names::labels(run, &set.name),
+            "labels": movers.labels(names::labels(run, &set.name)),
+            "annotations": movers.annotations(BTreeMap::new()),
             "ownerReferences": [owner],
         },
         "spec": {
@@ -144,7 +145,7 @@ fn pod(
             "imagePullSecrets": secrets,
             "securityContext": pod::pod_security(&shape, false),
             "containers": [{
-                "name": "probe",
+                "name": pod::PROBE,
                 "image": probe.image,
                 "imagePullPolicy": probe.image_pull_policy,
                 "command": words.command(probe),
@@ -198,6 +199,16 @@ mod tests {
         assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
         assert_eq!(pod["spec"]["activeDeadlineSeconds"], json!(7));
         assert_eq!(container["resources"], json!({ "requests": { "cpu": "100m" }, "limits": { "memory": "1Gi" } }));
+    }
+
+    #[test]
+    fn a_probe_is_judged_by_its_own_container() {
+        let container = |name: &str, code: i32| json!({ "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "terminated": { "exitCode": code } } });
+        let statuses = json!([container("linkerd-proxy", 0), container("probe", 3)]);
+        let pod: Pod = api::object(json!({ "metadata": { "name": "p" }, "status": { "containerStatuses": statuses } }));
+        assert_eq!(exit_code(&pod), Some(3));
+        assert_eq!(built(false, None)["metadata"]["labels"]["sidecar.istio.io/inject"], "false");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::model::set::SetName;
 use crate::platform::PlatformError;
-use crate::platform::kubernetes::mover::{Stage, is_given_up, stage};
+use crate::platform::kubernetes::mover::{Stage, is_given_up, log_of, stage, state_of};
 use crate::platform::kubernetes::pod::{self, MoverOptions};
 use crate::platform::kubernetes::{Kubernetes, api, names};
 
@@ -26,6 +26,8 @@ const KEPT_SECONDS: u32 = 24 * 60 * 60;
 const GRACE_SECONDS: u32 = 120;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(300);
+/// What others put beside the program may take so long to end by itself.
+const COMPANY: Duration = Duration::from_secs(10);
 /// A refusal of the Job's pod that lasts so long does not pass by itself.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 
@@ -94,7 +96,8 @@ impl Kubernetes {
 
 /// The Job: one pod, once. A restore that dies is not begun anew but resumed, by whoever comes next.
 fn job(errand: &Errand, options: &MoverOptions) -> Job {
-    let labels = BTreeMap::from([(names::MANAGED_BY, names::MANAGER), (names::SET, &errand.set.name)]);
+    let labels = [(names::MANAGED_BY, names::MANAGER), (names::SET, &errand.set.name)];
+    let labels = BTreeMap::from(labels.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let verb = errand.arguments.first().map_or("", String::as_str);
     let variables: Vec<Value> = errand.variables.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
     let mut volumes = vec![json!({ "name": "scratch", "emptyDir": {} })];
@@ -102,7 +105,7 @@ fn job(errand: &Errand, options: &MoverOptions) -> Job {
     let mut annotations = BTreeMap::new();
     if let Some(settings) = &errand.settings {
         // By way of an annotation they need no object of their own, and no right to make one.
-        annotations.insert(names::SETTINGS, settings.text.clone());
+        annotations.insert(names::SETTINGS.to_owned(), settings.text.clone());
         let field = json!({ "fieldPath": format!("metadata.annotations['{}']", names::SETTINGS) });
         volumes.push(json!({ "name": "settings", "downwardAPI": { "items": [{ "path": settings.file, "fieldRef": field }] } }));
         mounts.push(json!({ "name": "settings", "mountPath": settings.folder, "readOnly": true }));
@@ -114,7 +117,7 @@ fn job(errand: &Errand, options: &MoverOptions) -> Job {
             "backoffLimit": 0,
             "ttlSecondsAfterFinished": KEPT_SECONDS,
             "template": {
-                "metadata": { "labels": labels, "annotations": annotations },
+                "metadata": { "labels": options.labels(labels), "annotations": options.annotations(annotations) },
                 "spec": {
                     "restartPolicy": "Never",
                     "serviceAccountName": ACCOUNT,
@@ -128,7 +131,7 @@ fn job(errand: &Errand, options: &MoverOptions) -> Job {
                         "seccompProfile": { "type": "RuntimeDefault" },
                     },
                     "containers": [{
-                        "name": "keepset",
+                        "name": pod::JOB,
                         "image": options.image,
                         "imagePullPolicy": options.image_pull_policy,
                         "args": errand.arguments,
@@ -165,6 +168,7 @@ impl Submitted {
             if let Some(end) = end(&found) {
                 // What it said last may have come while nobody listened.
                 self.follow(&pod, &mut seen, &mut told).await;
+                self.leave_behind(&pod).await?;
                 return Ok(end);
             }
             sleep(LOOK).await;
@@ -190,7 +194,7 @@ impl Submitted {
                     }
                     None => "the cluster made no pod for it".to_owned(),
                 },
-                Some(pod) => match stage(pod) {
+                Some(pod) => match stage(pod, pod::JOB) {
                     Stage::Running | Stage::Ended(_) => return Ok(Ok(pod.metadata.name.clone().unwrap_or_default())),
                     Stage::Waiting { hopeless, reason } => {
                         if is_given_up(hopeless, &reason, began.elapsed(), self.patience) {
@@ -219,16 +223,31 @@ impl Submitted {
         }
     }
 
-    /// A Job that has not begun must not begin when nobody expects it any more.
+    /// Ends a Job whose program has ended: its pod, and so the Job, would last as long as a sidecar that does not end by itself.
+    async fn leave_behind(&self, pod: &str) -> Result<(), PlatformError> {
+        let since = Instant::now();
+        loop {
+            let found = self.cluster.get(&self.pods, pod).await.map_err(|error| api::failed("read", format!("pod {pod}"), error))?;
+            let Some(name) = found.as_ref().and_then(company) else { return Ok(()) };
+            if since.elapsed() > COMPANY {
+                tracing::info!(job = self.name, container = name, "it is removed: this container does not end by itself");
+                self.withdraw().await;
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// A Job that has not begun must not begin when nobody expects it any more, and one that is over must not last for ever.
     async fn withdraw(&self) {
         if let Err(error) = self.cluster.remove(&self.jobs, &self.name, &api::background()).await {
-            tracing::warn!(error = api::words(&error), job = self.name, "it has not begun, and could not be removed");
+            tracing::warn!(error = api::words(&error), job = self.name, "it could not be removed");
         }
     }
 
     /// Passes on what the log has beyond the first `seen` lines, to its end as it is now.
     async fn follow(&self, pod: &str, seen: &mut usize, told: &mut impl FnMut(&str)) {
-        let log = match self.pods.log_stream(pod, &LogParams { follow: true, ..LogParams::default() }).await {
+        let log = match self.pods.log_stream(pod, &LogParams { follow: true, ..log_of(pod::JOB) }).await {
             Ok(log) => log,
             Err(error) => {
                 tracing::debug!(%error, pod, "its log cannot be read now");
@@ -253,14 +272,20 @@ impl Submitted {
 
 /// Pure: how the pod ended; `None` while it lives.
 fn end(pod: &Pod) -> Option<End> {
-    let Stage::Ended(how) = stage(pod) else { return None };
-    let states = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten()).filter_map(|status| status.state.as_ref());
-    let ended = states.filter_map(|state| state.terminated.as_ref()).next();
+    let Stage::Ended(how) = stage(pod, pod::JOB) else { return None };
+    let ended = state_of(pod, pod::JOB).and_then(|state| state.terminated.as_ref());
     // Beyond 128 a signal ended it, but for the one that the program passes on itself.
     Some(match ended {
         Some(ended) if ended.exit_code <= 128 || ended.exit_code == 130 => End::Exited(ended.exit_code),
         _ => End::Lost(how),
     })
+}
+
+/// Pure: a container that others put beside the program, and that still runs.
+fn company(pod: &Pod) -> Option<&str> {
+    let mut statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let runs = statuses.find(|status| status.name != pod::JOB && status.state.as_ref().is_some_and(|state| state.running.is_some()))?;
+    Some(&runs.name)
 }
 
 #[cfg(test)]
@@ -321,5 +346,21 @@ mod tests {
         assert_eq!(end(&api::object(json!({ "metadata": { "name": "p" }, "status": { "phase": "Running" } }))), None);
         let evicted = json!({ "metadata": { "name": "p" }, "status": { "phase": "Failed", "reason": "Evicted" } });
         assert_eq!(end(&api::object(evicted)), Some(End::Lost("Evicted".into())));
+    }
+
+    #[test]
+    fn a_job_ends_as_its_program_does_whatever_runs_on_beside_it() {
+        let pod = |program: Value, sidecar: Value| -> Pod {
+            let container = |name: &str, state| json!({ "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state });
+            let statuses = [container("istio-proxy", sidecar), container("keepset", program)];
+            api::object(json!({ "metadata": { "name": "p" }, "status": { "phase": "Running", "containerStatuses": statuses } }))
+        };
+        let (running, over) = (json!({ "running": {} }), |code: i32| json!({ "terminated": { "exitCode": code } }));
+        let done = pod(over(3), running.clone());
+        assert_eq!((end(&done), company(&done)), (Some(End::Exited(3)), Some("istio-proxy")));
+        assert_eq!(company(&pod(over(3), over(0))), None);
+        assert_eq!(end(&pod(running, over(0))), None, "the proxy's end is not the Job's");
+        let template = &built(None)["spec"]["template"]["metadata"];
+        assert_eq!((&template["labels"]["sidecar.istio.io/inject"], &template["annotations"]["linkerd.io/inject"]), (&json!("false"), &json!("disabled")));
     }
 }
