@@ -14,6 +14,7 @@ use crate::cli::output::Output;
 use crate::cli::secret::{Source, Sources};
 use crate::clock::Clock;
 use crate::config::{self, SetSettings, Settings, Size, Span, Start};
+use crate::model::pod_words::{AUTHORITY, SECRET_FOLDER};
 use crate::model::set::{SetName, is_dns_name};
 use crate::platform::Platform;
 use crate::platform::folders::{FoldersOptions, StartCommand};
@@ -233,12 +234,23 @@ pub fn open_store(location: &str) -> anyhow::Result<Store> {
 /// The variables from which stores take endpoints, regions and keys.
 fn store_variables() -> HashMap<String, String> {
     let ours = |name: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix));
-    std::env::vars_os()
+    let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
         .filter(|(name, _)| ours(name))
         // What is no UTF-8 stays visible, so that the store refuses it by its name instead of another key being used.
         .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
-        .collect()
+        .collect();
+    with_authority(variables, Path::new(SECRET_FOLDER))
+}
+
+/// In a pod of ours the certificates of an authority of the user's own are a key of the Secret: they are trusted unless a bundle is named.
+fn with_authority(mut variables: HashMap<String, String>, secret: &Path) -> HashMap<String, String> {
+    const BUNDLE: &str = "AWS_CA_BUNDLE";
+    let of_secret = secret.join(AUTHORITY);
+    if variables.get(BUNDLE).is_none_or(String::is_empty) && of_secret.is_file() {
+        variables.insert(BUNDLE.to_owned(), of_secret.to_string_lossy().into_owned());
+    }
+    variables
 }
 
 /// The user's name for locks and keys, where people read it.
@@ -256,4 +268,24 @@ fn cgroup_limit() -> Option<u64> {
         "/sys/fs/cgroup/memory/memory.limit_in_bytes".into(),
     ];
     files.iter().find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_in_the_secret_is_trusted_unless_a_bundle_is_named() {
+        let secret = tempfile::tempdir().unwrap();
+        let bundle = |said: &[(&str, &str)]| {
+            let said = said.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            with_authority(said, secret.path()).remove("AWS_CA_BUNDLE")
+        };
+        assert_eq!(bundle(&[]), None);
+        let file = secret.path().join("ca.crt");
+        std::fs::write(&file, "-----BEGIN CERTIFICATE-----").unwrap();
+        let of_secret = Some(file.to_string_lossy().into_owned());
+        assert_eq!((bundle(&[]), bundle(&[("AWS_CA_BUNDLE", "")])), (of_secret.clone(), of_secret));
+        assert_eq!(bundle(&[("AWS_CA_BUNDLE", "/etc/own.pem")]).as_deref(), Some("/etc/own.pem"));
+    }
 }

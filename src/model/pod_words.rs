@@ -2,6 +2,10 @@
 
 /// The orders of a mover: a variable, in which no secret is.
 pub const JOB: &str = "KEEPSET_JOB";
+/// Where the Secret's keys are files: what a store wants a path of, such as its own certificates, can be one of them.
+pub const SECRET_FOLDER: &str = "/run/keepset/secret";
+/// The key of the Secret that holds the certificates of an authority of the user's own, which are trusted by every program of ours that sees it.
+pub const AUTHORITY: &str = "ca.crt";
 /// Set where somebody reads the log: the answer is to be marked.
 pub const ATTACHED: &str = "KEEPSET_ATTACHED";
 /// A pod that tries its network has reached the API server.

@@ -153,7 +153,7 @@ impl StoreError {
             ErrorKind::ClockSkew => "set this machine's clock: it differs from the store's by minutes".to_owned(),
             ErrorKind::WrongRegion => "set AWS_REGION to the bucket's region".to_owned(),
             ErrorKind::BadCertificate => {
-                "check the endpoint's name; to trust an authority of your own, put its certificate into AWS_CA_BUNDLE or SSL_CERT_FILE"
+                "check the endpoint's name; to trust an authority of your own, name its certificates in AWS_CA_BUNDLE or SSL_CERT_FILE, or in a cluster put them into the Secret as its key ca.crt"
                     .to_owned()
             }
             ErrorKind::Unreachable if !location.starts_with("s3:") => "check the address, the network and proxy settings".to_owned(),

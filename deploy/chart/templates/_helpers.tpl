@@ -187,6 +187,10 @@ containers:
         readOnly: true
       - name: scratch
         mountPath: /tmp
+      # What a store wants a path of can be in the Secret as well, as movers have it.
+      - name: keepset-secret
+        mountPath: /run/keepset/secret
+        readOnly: true
       {{- with .Values.extraVolumeMounts }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
@@ -195,6 +199,9 @@ volumes:
     configMap: { name: {{ include "keepset.fullname" . }} }
   - name: scratch
     emptyDir: {}
+  - name: keepset-secret
+    # That there is none its use as environment tells better: a volume would be waited for.
+    secret: { secretName: {{ .Values.existingSecret }}, optional: true, defaultMode: 0444 }
   {{- with .Values.extraVolumes }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

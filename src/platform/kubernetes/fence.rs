@@ -183,6 +183,11 @@ fn looking(run: &str, set: &SetName, movers: &MoverOptions, owner: Value, placem
     spec["containers"][0]["args"] = json!(["reach"]);
     spec["containers"][0]["env"] = json!([]);
     spec["containers"][0]["envFrom"] = json!([]);
+    for path in ["/volumes", "/containers/0/volumeMounts"] {
+        if let Some(list) = spec.pointer_mut(path).and_then(Value::as_array_mut) {
+            list.retain(|item| item["name"] != pod::SECRET_FILES);
+        }
+    }
     api::object(pod)
 }
 
@@ -215,7 +220,8 @@ mod tests {
         let pod = serde_json::to_value(looking("r", &set, &movers, json!({}), Placement::default())).unwrap();
         let policy = serde_json::to_value(policy(&set)).unwrap();
         assert_eq!(pod["metadata"]["labels"][names::DRILL], policy["spec"]["podSelector"]["matchLabels"][names::DRILL]);
-        assert!(!pod.to_string().contains("secretRef") && pod["spec"].get("serviceAccountName").is_none(), "{pod}");
+        assert!(!pod.to_string().contains("secretRef") && !pod.to_string().contains("secretName"), "{pod}");
+        assert!(pod["spec"].get("serviceAccountName").is_none(), "{pod}");
         assert_eq!(pod["spec"]["securityContext"]["runAsNonRoot"], true);
         assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
         assert_eq!(policy["spec"]["ingress"].as_array().unwrap().len(), 1, "nobody else comes in: {policy}");

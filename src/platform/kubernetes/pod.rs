@@ -142,6 +142,7 @@ pub(super) fn pod(orders: &Orders<'_>, options: &MoverOptions) -> Pod {
         .collect();
     let scratch = json!({ "name": "scratch", "emptyDir": {} });
     let scratch_mount = json!({ "name": "scratch", "mountPath": "/tmp" });
+    let (secret, secret_mount) = secret_files(&options.secret);
     let mut environment = vec![
         json!({ "name": pod_words::JOB, "value": orders.job }),
         // Buffers of a megabyte come and go on many threads: with an arena for each they would stay twice as large as what is in use.
@@ -190,12 +191,25 @@ pub(super) fn pod(orders: &Orders<'_>, options: &MoverOptions) -> Pod {
                 "resources": resources(&options.resources),
                 "securityContext": container_security(options.as_root),
                 "terminationMessagePolicy": "FallbackToLogsOnError",
-                "volumeMounts": mounts.chain([scratch_mount]).collect::<Vec<_>>(),
+                "volumeMounts": mounts.chain([scratch_mount, secret_mount]).collect::<Vec<_>>(),
                 "volumeDevices": devices,
             }],
-            "volumes": volumes.chain([scratch]).collect::<Vec<_>>(),
+            "volumes": volumes.chain([scratch, secret]).collect::<Vec<_>>(),
         },
     }))
+}
+
+/// The name of the volume that has the Secret's keys as files.
+pub(super) const SECRET_FILES: &str = "keepset-secret";
+
+/// A volume with the Secret's keys as files, and its mount: what is a path in a store's variables can be in the Secret as well.
+pub(super) fn secret_files(secret: &str) -> (Value, Value) {
+    // That there is no such Secret its use as environment tells better: a volume would be waited for.
+    let source = json!({ "secretName": secret, "optional": true, "defaultMode": 0o444 });
+    (
+        json!({ "name": SECRET_FILES, "secret": source }),
+        json!({ "name": SECRET_FILES, "mountPath": pod_words::SECRET_FOLDER, "readOnly": true }),
+    )
 }
 
 /// What a container asks for and may take: as it was said, and a little of what nothing is said about.
@@ -333,7 +347,8 @@ mod tests {
         let pod = built(false, &shape, None);
         let container = &pod["spec"]["containers"][0];
         assert_eq!(container["volumeDevices"], json!([{ "name": "volume-0", "devicePath": "/volumes/data-web-3" }]));
-        assert_eq!(container["volumeMounts"].as_array().unwrap().len(), 1, "scratch alone");
+        let mounted: Vec<_> = container["volumeMounts"].as_array().unwrap().iter().map(|mount| &mount["name"]).collect();
+        assert_eq!(mounted, ["scratch", SECRET_FILES], "no claim");
         assert_eq!(pod["spec"]["securityContext"]["supplementalGroups"], json!([6]));
     }
 
@@ -353,6 +368,15 @@ mod tests {
         let meta = &pod["metadata"];
         assert_eq!((&meta["labels"]["sidecar.istio.io/inject"], &meta["annotations"]["linkerd.io/inject"]), (&json!("false"), &json!("disabled")));
         assert_eq!(meta["annotations"]["keepset.dev/ordinal"], "3");
+    }
+
+    #[test]
+    fn a_mover_has_the_secrets_keys_as_files_too() {
+        let pod = built(false, &ClaimShape::default(), None);
+        let of = |list: &Value| list.as_array().unwrap().iter().find(|item| item["name"] == SECRET_FILES).cloned().unwrap();
+        let (volume, mount) = (of(&pod["spec"]["volumes"]), of(&pod["spec"]["containers"][0]["volumeMounts"]));
+        assert_eq!((&volume["secret"]["secretName"], &volume["secret"]["optional"]), (&json!("keepset"), &json!(true)));
+        assert_eq!((&mount["mountPath"], &mount["readOnly"]), (&json!("/run/keepset/secret"), &json!(true)));
     }
 
     #[test]

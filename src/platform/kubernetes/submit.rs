@@ -100,8 +100,9 @@ fn job(errand: &Errand, options: &MoverOptions) -> Job {
     let labels = BTreeMap::from(labels.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let verb = errand.arguments.first().map_or("", String::as_str);
     let variables: Vec<Value> = errand.variables.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
-    let mut volumes = vec![json!({ "name": "scratch", "emptyDir": {} })];
-    let mut mounts = vec![json!({ "name": "scratch", "mountPath": "/tmp" })];
+    let (secret, secret_mount) = pod::secret_files(&options.secret);
+    let mut volumes = vec![json!({ "name": "scratch", "emptyDir": {} }), secret];
+    let mut mounts = vec![json!({ "name": "scratch", "mountPath": "/tmp" }), secret_mount];
     let mut annotations = BTreeMap::new();
     if let Some(settings) = &errand.settings {
         // By way of an annotation they need no object of their own, and no right to make one.
@@ -309,7 +310,9 @@ mod tests {
         assert_eq!((&job["spec"]["backoffLimit"], &job["metadata"]["generateName"]), (&json!(0), &json!("keepset-backup-web-")));
         let pod = &job["spec"]["template"]["spec"];
         assert_eq!((&pod["serviceAccountName"], &pod["restartPolicy"]), (&json!("keepset"), &json!("Never")));
-        assert_eq!((&pod["securityContext"]["runAsNonRoot"], &pod["volumes"][1]), (&json!(true), &json!(null)));
+        assert_eq!((&pod["securityContext"]["runAsNonRoot"], &pod["volumes"][2]), (&json!(true), &json!(null)));
+        assert_eq!(pod["volumes"][1]["secret"]["secretName"], "keys");
+        assert_eq!(pod["containers"][0]["volumeMounts"][1]["mountPath"], "/run/keepset/secret");
         let container = &pod["containers"][0];
         assert_eq!(container["args"], json!(["backup", "shop/web", "--here"]));
         assert_eq!(container["envFrom"], json!([{ "secretRef": { "name": "keys" } }]));
@@ -324,12 +327,12 @@ mod tests {
         let job = built(Some(Settings { folder: "/etc/keepset".into(), file: "keepset.yaml".into(), text: text.into() }));
         let template = &job["spec"]["template"];
         assert_eq!(template["metadata"]["annotations"]["keepset.dev/settings"], text);
-        let item = &template["spec"]["volumes"][1]["downwardAPI"]["items"][0];
+        let item = &template["spec"]["volumes"][2]["downwardAPI"]["items"][0];
         assert_eq!(
             (&item["path"], &item["fieldRef"]["fieldPath"]),
             (&json!("keepset.yaml"), &json!("metadata.annotations['keepset.dev/settings']"))
         );
-        assert_eq!(template["spec"]["containers"][0]["volumeMounts"][1]["mountPath"], "/etc/keepset");
+        assert_eq!(template["spec"]["containers"][0]["volumeMounts"][2]["mountPath"], "/etc/keepset");
     }
 
     #[test]
