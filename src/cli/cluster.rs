@@ -116,6 +116,7 @@ async fn connect(args: &ClusterArgs, wire: &Wire, image: String) -> anyhow::Resu
         resources: settings.mover_resources.resources(),
         labels: settings.mover_labels,
         annotations: settings.mover_annotations,
+        priority_class: settings.priority_class_name,
         as_root: args.mover_root || settings.mover_root.unwrap_or(false),
         log_filter: None,
     };

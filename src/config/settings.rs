@@ -88,6 +88,8 @@ pub struct Kubernetes {
     pub mover_labels: BTreeMap<String, String>,
     #[serde(default)]
     pub mover_annotations: BTreeMap<String, String>,
+    /// The PriorityClass of movers and of Jobs' pods; the cluster's default where left out.
+    pub priority_class_name: Option<String>,
     /// Movers run as root.
     pub mover_root: Option<bool>,
     /// StorageClasses of claims, and the class in which the clones of their CSI snapshots are made; their own where left out.

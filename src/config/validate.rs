@@ -54,6 +54,9 @@ pub fn validate(settings: &Settings) -> Result<(), ConfigError> {
     if let Some(said) = &settings.kubernetes {
         marks("kubernetes.moverLabels", &said.mover_labels, true)?;
         marks("kubernetes.moverAnnotations", &said.mover_annotations, false)?;
+        if let Some(class) = said.priority_class_name.as_deref().filter(|class| !is_dns_name(class)) {
+            return invalid("kubernetes.priorityClassName", format!("`{class}` is not a name that Kubernetes would take"), None);
+        }
     }
     let mut seen = BTreeSet::new();
     for (at, set) in settings.sets.iter().enumerate() {
@@ -251,6 +254,7 @@ mod tests {
             (set("catchUp: 1s"), "sets[0].catchUp: 1s is not between"),
             ("agent: {namespaces: [A]}\n".to_owned(), "agent.namespaces: `A`"),
             ("agent: {parallel: 100}\n".to_owned(), "agent.parallel: 100"),
+            ("kubernetes: {priorityClassName: High One}\n".to_owned(), "kubernetes.priorityClassName: `High One`"),
             ("kubernetes: {moverLabels: {a b: c}}\n".to_owned(), "kubernetes.moverLabels: `a b` is not a name"),
             ("kubernetes: {moverLabels: {a: b c}}\n".to_owned(), "kubernetes.moverLabels: `b c`, of a,"),
             ("kubernetes: {moverAnnotations: {keepset.dev/run: r}}\n".to_owned(), "kubernetes.moverAnnotations: `keepset.dev/run` is"),

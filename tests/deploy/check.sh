@@ -55,6 +55,7 @@ python3 - "$work/everything-values.yaml" <<'END'
 import sys
 rules = open("deploy/rbac.yaml").read().split("\nkind: Role\n")[1].split("\nrules:\n")[1].split("\n---")[0]
 rendered = open(sys.argv[1]).read()
+assert rendered.count("priorityClassName: system-cluster-critical\n") == 2, "the settings name no priority for movers"
 assert rules.count("- apiGroups:") > 8 and rendered.count(rules) == 4, "the Roles are not those of deploy/rbac.yaml"
 END
 

@@ -67,6 +67,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .Values.imagePullSecrets -}}
 {{- $_ := set $known "imagePullSecrets" .Values.imagePullSecrets -}}
 {{- end -}}
+{{- if .Values.priorityClassName -}}
+{{- $_ := set $known "priorityClassName" .Values.priorityClassName -}}
+{{- end -}}
 {{- $_ := set $settings "kubernetes" (merge $kubernetes $known) -}}
 {{- if eq .Values.mode "agent" -}}
 {{- $agent := default dict $settings.agent -}}

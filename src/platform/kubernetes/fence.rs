@@ -173,7 +173,7 @@ fn looking(run: &str, set: &SetName, movers: &MoverOptions, owner: Value, placem
     let shape = ClaimShape::default();
     let orders =
         Orders { run, set: &set.name, ordinal: 0, job: String::new(), mounts: Vec::new(), shape: &shape, node: None, placement, owner };
-    let options = MoverOptions { as_root: false, service_account: None, ..movers.clone() };
+    let options = MoverOptions { as_root: false, service_account: None, priority_class: None, ..movers.clone() };
     let mut pod = serde_json::to_value(pod::pod(&orders, &options)).expect("an object always serialises");
     pod["metadata"]["name"] = json!(format!("{}-fence", names::mover(run, 0)));
     pod["metadata"]["labels"][names::DRILL] = json!(set.name);

@@ -39,6 +39,8 @@ pub struct MoverOptions {
     /// On every pod that is made; over what keeps service meshes out of it, and never over what is keepset's own.
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
+    /// The PriorityClass of movers and of Jobs' pods, which must not be the first to go where room is short.
+    pub priority_class: Option<String>,
     /// As root, with the rights to read and give back what belongs to others. Else as the set's own user.
     pub as_root: bool,
     /// As what the program is logged and heard.
@@ -174,6 +176,7 @@ pub(super) fn pod(orders: &Orders<'_>, options: &MoverOptions) -> Pod {
             "restartPolicy": "Never",
             "automountServiceAccountToken": false,
             "serviceAccountName": options.service_account,
+            "priorityClassName": options.priority_class,
             "enableServiceLinks": false,
             "terminationGracePeriodSeconds": 60,
             "imagePullSecrets": secrets,
@@ -270,7 +273,13 @@ mod tests {
             placement,
             owner: json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "keepset-run-x", "uid": "u" }),
         };
-        let options = MoverOptions { image: "keepset:1".into(), secret: "keepset".into(), as_root, ..MoverOptions::default() };
+        let options = MoverOptions {
+            image: "keepset:1".into(),
+            secret: "keepset".into(),
+            priority_class: Some("storage".into()),
+            as_root,
+            ..MoverOptions::default()
+        };
         serde_json::to_value(pod(&orders, &options)).unwrap()
     }
 
@@ -377,6 +386,11 @@ mod tests {
         let (volume, mount) = (of(&pod["spec"]["volumes"]), of(&pod["spec"]["containers"][0]["volumeMounts"]));
         assert_eq!((&volume["secret"]["secretName"], &volume["secret"]["optional"]), (&json!("keepset"), &json!(true)));
         assert_eq!((&mount["mountPath"], &mount["readOnly"]), (&json!("/run/keepset/secret"), &json!(true)));
+    }
+
+    #[test]
+    fn a_mover_has_the_priority_that_the_settings_give_it() {
+        assert_eq!(built(false, &ClaimShape::default(), None)["spec"]["priorityClassName"], "storage");
     }
 
     #[test]

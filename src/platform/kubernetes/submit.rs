@@ -122,6 +122,7 @@ fn job(errand: &Errand, options: &MoverOptions) -> Job {
                 "spec": {
                     "restartPolicy": "Never",
                     "serviceAccountName": ACCOUNT,
+                    "priorityClassName": options.priority_class,
                     "enableServiceLinks": false,
                     "terminationGracePeriodSeconds": GRACE_SECONDS,
                     "imagePullSecrets": pull_secrets,
@@ -300,7 +301,8 @@ mod tests {
             variables: vec![("KEEPSET_CLUSTER", "home".into())],
             settings,
         };
-        let options = MoverOptions { image: "keepset:1".into(), secret: "keys".into(), ..MoverOptions::default() };
+        let priority_class = Some("storage".into());
+        let options = MoverOptions { image: "keepset:1".into(), secret: "keys".into(), priority_class, ..MoverOptions::default() };
         serde_json::to_value(job(&errand, &options)).unwrap()
     }
 
@@ -310,6 +312,7 @@ mod tests {
         assert_eq!((&job["spec"]["backoffLimit"], &job["metadata"]["generateName"]), (&json!(0), &json!("keepset-backup-web-")));
         let pod = &job["spec"]["template"]["spec"];
         assert_eq!((&pod["serviceAccountName"], &pod["restartPolicy"]), (&json!("keepset"), &json!("Never")));
+        assert_eq!(pod["priorityClassName"], "storage");
         assert_eq!((&pod["securityContext"]["runAsNonRoot"], &pod["volumes"][2]), (&json!(true), &json!(null)));
         assert_eq!(pod["volumes"][1]["secret"]["secretName"], "keys");
         assert_eq!(pod["containers"][0]["volumeMounts"][1]["mountPath"], "/run/keepset/secret");
