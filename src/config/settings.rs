@@ -288,7 +288,7 @@ pub struct HookCommand {
     /// The ordinals in whose pods it is run; all where left out.
     #[serde(default)]
     pub ordinals: Vec<u32>,
-    /// The pod's first where left out.
+    /// The pod's default container where left out, else the one that mounts a claim, else the first.
     pub container: Option<String>,
     pub command: Vec<String>,
     #[serde(default = "half_a_minute")]

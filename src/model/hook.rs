@@ -18,7 +18,7 @@ pub struct Hooks {
 pub struct Hook {
     /// The ordinals in whose pods it is run; none for all.
     pub ordinals: Vec<u32>,
-    /// The pod's first container where left out.
+    /// Where left out the first of [`PodState::containers`](crate::model::set_state::PodState::containers).
     pub container: Option<String>,
     /// Program and arguments; no shell is involved.
     pub command: Vec<String>,

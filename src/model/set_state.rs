@@ -43,7 +43,8 @@ pub struct PodState {
     pub name: String,
     /// It runs, and nobody has told it to end.
     pub running: bool,
-    /// In the pod's own order.
+    /// Those in which a command can be run: first the one that is meant where none is named, then in the pod's own order, sidecars among its
+    /// init containers last.
     pub containers: Vec<String>,
     /// What it says of how it wants to be backed up, as other tools understand it.
     pub annotations: BTreeMap<String, String>,

@@ -143,15 +143,14 @@ pub(super) fn state(cluster: &str, set: &SetName, found: &Found) -> SetState {
 fn pods(set: &SetName, found: &Found) -> Vec<PodState> {
     let owned =
         |pod: &&Pod| pod.metadata.owner_references.iter().flatten().any(|owner| Some(&owner.uid) == found.set.metadata.uid.as_ref());
-    let mut pods: Vec<PodState> = found.pods.iter().filter(owned).filter_map(|pod| pod_of(set, pod)).collect();
+    let mut pods: Vec<PodState> = found.pods.iter().filter(owned).filter_map(|pod| pod_of(set, pod, &templates(&found.set))).collect();
     pods.sort_by_key(|pod| pod.ordinal);
     pods
 }
 
-fn pod_of(set: &SetName, pod: &Pod) -> Option<PodState> {
+fn pod_of(set: &SetName, pod: &Pod, templates: &[String]) -> Option<PodState> {
     let name = pod.metadata.name.clone()?;
     let ordinal = Ordinal(name.strip_prefix(set.name.as_str())?.strip_prefix('-')?.parse().ok()?);
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| container.name.clone()).collect();
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     let annotations = pod.metadata.annotations.iter().flatten();
     let of_others = |name: &str| name.contains("velero.io/") || name.contains("k8up.io/");
@@ -159,9 +158,32 @@ fn pod_of(set: &SetName, pod: &Pod) -> Option<PodState> {
         ordinal,
         name,
         running: phase == Some("Running") && pod.metadata.deletion_timestamp.is_none(),
-        containers,
+        containers: pod.spec.as_ref().map(|spec| containers(spec, usual(pod, spec, templates))).unwrap_or_default(),
         annotations: annotations.filter(|(name, _)| of_others(name)).map(|(name, value)| (name.clone(), value.clone())).collect(),
     })
+}
+
+/// The annotation by which kubectl too knows which container is meant where none is named.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// The container that is meant where none is named: a mesh may have put its proxy before the application.
+fn usual<'p>(pod: &'p Pod, spec: &'p PodSpec, templates: &[String]) -> Option<&'p str> {
+    let said = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DEFAULT_CONTAINER));
+    let said = said.and_then(|said| runnable(spec).find(|container| container.name == *said));
+    said.or_else(|| templates.iter().find_map(|template| who_mounts(spec, template))).map(|container| &*container.name)
+}
+
+/// All containers in which a command can be run, `first` before the others.
+fn containers(spec: &PodSpec, first: Option<&str>) -> Vec<String> {
+    let mut names: Vec<String> = runnable(spec).map(|container| container.name.clone()).collect();
+    names.sort_by_key(|name| first != Some(name));
+    names
+}
+
+/// Containers that run as long as the pod does: its own, and init containers that are sidecars.
+fn runnable(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    let is_sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
+    spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(is_sidecar))
 }
 
 /// In the set's own order.
@@ -419,6 +441,31 @@ mod tests {
         assert_eq!(pods.iter().map(|pod| (pod.name.as_str(), pod.running)).collect::<Vec<_>>(), [("web-9", false), ("web-10", true)]);
         assert_eq!(pods[0].containers, ["db", "side"]);
         assert_eq!(pods[0].annotations.keys().collect::<Vec<_>>(), ["pre.hook.backup.velero.io/command"]);
+    }
+
+    #[test]
+    fn a_hook_without_a_container_goes_where_the_claim_is_mounted() {
+        let first = |change: &dyn Fn(&mut Value)| {
+            let mut pod = json!({
+                "metadata": { "name": "web-9" },
+                "spec": {
+                    "initContainers": [{ "name": "chown", "image": "x" }, { "name": "agent", "image": "x", "restartPolicy": "Always" }],
+                    "containers": [
+                        { "name": "istio-proxy", "image": "x" },
+                        { "name": "db", "image": "x", "volumeMounts": [{ "name": "data", "mountPath": "/d" }] },
+                    ],
+                },
+            });
+            change(&mut pod);
+            pod_of(&web(), &api::object(pod), &["wal".into(), "data".into()]).unwrap().containers
+        };
+        assert_eq!(first(&|_| {}), ["db", "istio-proxy", "agent"], "init containers that end are none");
+        let says = |name: &'static str| move |pod: &mut Value| pod["metadata"]["annotations"] = json!({ DEFAULT_CONTAINER: name });
+        assert_eq!(first(&says("istio-proxy"))[0], "istio-proxy");
+        assert_eq!(first(&says("agent"))[0], "agent");
+        assert_eq!(first(&says("chown"))[0], "db", "no command can be run there");
+        let unmounted = first(&|pod| pod["spec"]["containers"][1]["volumeMounts"] = json!([]));
+        assert_eq!(unmounted, ["istio-proxy", "db", "agent"]);
     }
 
     #[test]
