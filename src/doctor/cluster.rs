@@ -12,13 +12,14 @@ const ROLE: &str = include_str!("../../deploy/rbac.yaml");
 const CLUSTER_ROLE: &str = include_str!("../../deploy/rbac-cluster.yaml");
 
 /// Rights without which something works less well, and what that is; all others are needed.
-const DISPENSABLE: [(&str, &str); 7] = [
+const DISPENSABLE: [(&str, &str); 8] = [
     ("pods/exec", "hooks cannot be run"),
     ("services", "the set's Service is not recorded"),
     ("horizontalpodautoscalers", "an autoscaler that would fight a restore is not noticed"),
     ("events", "runs leave no Events at the set"),
     ("volumesnapshotclasses", "volumes are read as they are, while they may be written to"),
     ("volumegroupsnapshotclasses", "volumes are not held still together"),
+    ("persistentvolumes", "volumes that were not made for their claims are not snapshotted"),
     ("storageclasses", "classes that would keep what each backup makes are not warned of"),
 ];
 
@@ -161,7 +162,7 @@ fn classes(examined: &Examined, claims: &[(String, Option<String>)]) -> Vec<Find
         }
         None => {
             let fix = "move the claims to a class whose driver can snapshot, or promise that nothing writes: --stopped";
-            Finding::warning("snapshot-class", format!("some claims' volumes were made by no CSI driver: {cost}"), fix)
+            Finding::warning("snapshot-class", format!("some claims' volumes are of no CSI driver, or nothing says of which: {cost}"), fix)
         }
     };
     lacking.into_iter().map(finding).collect()
@@ -281,7 +282,7 @@ mod tests {
                 && has("list volumesnapshotclasses.snapshot.storage.k8s.io")
         );
         let wide = rights.iter().filter(|right| right.whole_cluster).count();
-        assert!(rights.len() > 30 && wide == 3, "{}", rights.len());
+        assert!(rights.len() > 30 && wide == 4, "{}", rights.len());
         for (resource, _) in DISPENSABLE {
             assert!(rights.iter().any(|right| right.resource == resource), "{resource} is in no role");
         }

@@ -14,14 +14,13 @@ use crate::model::set::SetName;
 use crate::model::set_state::{CutClaim, SetState};
 use crate::platform::PlatformError;
 use crate::platform::kubernetes::api::Wait;
+use crate::platform::kubernetes::driver::{self, Driver, Drivers};
 use crate::platform::kubernetes::patience::Asked;
 use crate::platform::kubernetes::read::Found;
 use crate::platform::kubernetes::{Kubernetes, api, names, read, stop};
 
 const SNAPSHOTS: &str = "snapshot.storage.k8s.io";
 const GROUPS: &str = "groupsnapshot.storage.k8s.io";
-/// Who made a claim's volume: the driver's name.
-const PROVISIONER: [&str; 2] = ["volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner"];
 
 /// What the cluster can do, by driver: the class of its CSI snapshots, and of its group snapshots.
 #[derive(Default)]
@@ -34,12 +33,14 @@ pub(super) struct Ways {
     kept: BTreeSet<String>,
     /// The user may not look.
     forbidden: bool,
+    /// Of the set's claims.
+    drivers: Drivers,
 }
 
 impl Ways {
     /// What each backup would leave behind.
-    pub fn leaks(&self, found: &Found, state: &SetState) -> Vec<String> {
-        let drivers: BTreeSet<&str> = state.claims.iter().filter_map(|claim| driver(found, &claim.name)).collect();
+    pub fn leaks(&self, state: &SetState) -> Vec<String> {
+        let drivers: BTreeSet<&str> = state.claims.iter().filter_map(|claim| self.drivers.csi(&claim.name)).collect();
         let kept = drivers.into_iter().filter_map(|driver| self.single.get(driver)).filter(|class| self.kept.contains(*class));
         kept.map(|class| {
             format!("class {class} keeps what a CSI snapshot holds when it is removed (deletionPolicy: Retain): each backup leaves that")
@@ -48,8 +49,12 @@ impl Ways {
     }
 }
 
-pub(super) async fn ways(cluster: &Kubernetes) -> Result<Ways, PlatformError> {
+/// Of the cluster, and for the claims of the set where there is one.
+pub(super) async fn ways(cluster: &Kubernetes, set: &SetName, found: Option<&Found>) -> Result<Ways, PlatformError> {
     let mut ways = Ways::default();
+    if let Some(found) = found {
+        ways.drivers = driver::drivers(cluster, &read::claims(set, found)).await?;
+    }
     let single = resource(SNAPSHOTS, "v1", "VolumeSnapshotClass", "volumesnapshotclasses");
     (ways.single, ways.forbidden) = classes(cluster, &single, &mut ways.kept).await?;
     if ways.single.is_empty() {
@@ -67,6 +72,11 @@ pub(super) async fn ways(cluster: &Kubernetes) -> Result<Ways, PlatformError> {
 }
 
 impl Ways {
+    /// The driver of a claim's volume; `None` where that is none of CSI's, or not known.
+    pub fn driver(&self, claim: &str) -> Option<&str> {
+        self.drivers.csi(claim)
+    }
+
     /// Drivers that have a class of CSI snapshots; `None` where that may not be looked up.
     pub fn drivers(&self) -> Option<BTreeSet<String>> {
         (!self.forbidden).then(|| self.single.keys().cloned().collect())
@@ -112,17 +122,20 @@ pub(super) fn offers(found: &Found, state: &SetState, ways: &Ways) -> (Consisten
     let there: BTreeSet<&str> = state.claims.iter().filter(|claim| claim.source.is_some()).map(|claim| claim.name.as_str()).collect();
     let mut drivers = BTreeSet::new();
     for name in &there {
-        match driver(found, name) {
-            Some(driver) if ways.single.contains_key(driver) => drop(drivers.insert(driver)),
+        let why = match ways.drivers.of(name) {
+            Some(Driver::Csi(driver)) if ways.single.contains_key(driver) => {
+                drivers.insert(driver);
+                continue;
+            }
             _ if ways.forbidden => {
                 let note = "whether CSI snapshots can be made may not be looked up: the volumes are read as they are";
                 return (Consistency::Fuzzy, Some(note.into()));
             }
-            _ => {
-                let note = format!("claim {name} cannot be snapshotted: there is no VolumeSnapshotClass for its driver");
-                return (Consistency::Fuzzy, Some(note));
-            }
-        }
+            Some(Driver::Csi(driver)) => format!("there is no VolumeSnapshotClass for its driver {driver}"),
+            Some(Driver::None(why)) => why.clone(),
+            None => "nothing says which CSI driver has its volume".to_owned(),
+        };
+        return (Consistency::Fuzzy, Some(format!("claim {name} cannot be snapshotted, and all volumes are read as they are: {why}")));
     }
     let one_driver = drivers.len() == 1 && drivers.iter().all(|driver| ways.group.contains_key(*driver));
     if one_driver && selector(found).is_some_and(|selector| selects(found, &selector) == there) {
@@ -130,12 +143,6 @@ pub(super) fn offers(found: &Found, state: &SetState, ways: &Ways) -> (Consisten
     } else {
         (Consistency::Volume, None)
     }
-}
-
-pub(super) fn driver<'f>(found: &'f Found, claim: &str) -> Option<&'f str> {
-    let claim = found.claims.iter().find(|other| other.metadata.name.as_deref() == Some(claim))?;
-    let annotations = claim.metadata.annotations.as_ref()?;
-    PROVISIONER.iter().find_map(|name| annotations.get(*name)).map(String::as_str)
 }
 
 /// The labels that the set's claims carry.
@@ -167,7 +174,7 @@ pub(super) async fn cut(
         return Ok(names.into_iter().map(as_it_is).collect());
     }
     let found = read::find(cluster, set).await?.ok_or_else(|| PlatformError::NoSet { set: set.to_string() })?;
-    let ways = ways(cluster).await?;
+    let ways = ways(cluster, set, Some(&found)).await?;
     let owner = api::owner(cluster, run, set).await?;
     let cutting = Cutting { cluster, run, set, found: &found, ways: &ways, owner };
     let snapshots = match (consistency, selector(&found)) {
@@ -221,7 +228,7 @@ impl Cutting<'_> {
     async fn one(&self, claim: &str) -> Result<Snapshot, PlatformError> {
         let snapshots = self.snapshots();
         let (name, what) = (names::cut(self.run, claim), format!("claim {claim}"));
-        let class = driver(self.found, claim).and_then(|driver| self.ways.single.get(driver));
+        let class = self.ways.driver(claim).and_then(|driver| self.ways.single.get(driver));
         let spec = json!({ "volumeSnapshotClassName": class, "source": { "persistentVolumeClaimName": claim } });
         let object = self.object(&snapshot_resource(), &name, spec);
         self.cluster.make(&snapshots, &name, &object).await.map_err(|error| api::failed("snapshot", &what, error))?;
@@ -235,7 +242,7 @@ impl Cutting<'_> {
         let resource = resource(GROUPS, version, "VolumeGroupSnapshot", "volumegroupsnapshots");
         let groups: Api<DynamicObject> = Api::namespaced_with(self.cluster.client.clone(), &self.set.namespace, &resource);
         let name = names::cut(self.run, &self.set.name);
-        let class = claims.first().and_then(|claim| self.ways.group.get(driver(self.found, claim)?));
+        let class = claims.first().and_then(|claim| self.ways.group.get(self.ways.driver(claim)?));
         let object = self.object(
             &resource,
             &name,
@@ -353,4 +360,39 @@ fn snapshot_resource() -> ApiResource {
 
 fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::set::Ordinal;
+    use crate::model::set_state::ClaimState;
+
+    #[test]
+    fn why_no_claim_is_snapshotted_is_told_of_the_claim_that_cannot_be() {
+        let set = api::object(json!({ "metadata": { "name": "web" }, "spec": { "selector": {}, "serviceName": "", "template": {} } }));
+        let found = Found { set, claims: Vec::new(), pods: Vec::new() };
+        let claim = |ordinal: u32| {
+            let id = ClaimId { ordinal: Ordinal(ordinal), template: "data".into() };
+            let name = id.name("web");
+            let source = Some(names::root(&name));
+            ClaimState { id, name, source, empty: false, shape: Default::default(), retained: false, half_restored: None }
+        };
+        let state = SetState { claims: vec![claim(0), claim(1)], ..SetState::default() };
+        let told = |second: Option<Driver>| {
+            let mut known = vec![("data-web-0".to_owned(), Driver::Csi("csi.a".into()))];
+            known.extend(second.map(|driver| ("data-web-1".to_owned(), driver)));
+            let single = BTreeMap::from([("csi.a".to_owned(), "class".to_owned())]);
+            offers(&found, &state, &Ways { single, drivers: known.into_iter().collect(), ..Ways::default() })
+        };
+        assert_eq!(told(Some(Driver::Csi("csi.a".into()))), (Consistency::Volume, None));
+        let why = |driver| {
+            let (consistency, note) = told(driver);
+            assert_eq!(consistency, Consistency::Fuzzy);
+            note.unwrap().strip_prefix("claim data-web-1 cannot be snapshotted, and all volumes are read as they are: ").unwrap().to_owned()
+        };
+        assert_eq!(why(Some(Driver::Csi("csi.b".into()))), "there is no VolumeSnapshotClass for its driver csi.b");
+        assert_eq!(why(Some(Driver::None("its volume is of NFS".into()))), "its volume is of NFS");
+        assert_eq!(why(None), "nothing says which CSI driver has its volume");
+    }
 }

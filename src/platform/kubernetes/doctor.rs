@@ -82,17 +82,18 @@ impl Kubernetes {
             .await?;
         let lacking = answers.into_iter().filter(|(_, may)| !may).map(|(right, _)| right).collect();
         let serves_snapshots = cut::serves_snapshots(self).await;
-        let classes = cut::ways(self).await?.drivers();
-        let claims = match read::find(self, set).await {
-            Ok(Some(found)) => {
+        let found = match read::find(self, set).await {
+            // What may not be read is told among the rights.
+            Err(PlatformError::Cluster { code: 403, .. }) => None,
+            found => found?,
+        };
+        let ways = cut::ways(self, set, found.as_ref()).await?;
+        let classes = ways.drivers();
+        let claims = found.map(|found| {
                 let state = read::state(&self.options.cluster, set, &found);
                 let bound = state.claims.iter().filter(|claim| claim.source.is_some());
-                Some(bound.map(|claim| (claim.name.clone(), cut::driver(&found, &claim.name).map(str::to_owned))).collect())
-            }
-            // What may not be read is told among the rights.
-            Ok(None) | Err(PlatformError::Cluster { code: 403, .. }) => None,
-            Err(error) => return Err(error),
-        };
+                bound.map(|claim| (claim.name.clone(), ways.driver(&claim.name).map(str::to_owned))).collect()
+        });
         Ok(Examined { version, lacking, serves_snapshots, classes, claims })
     }
 

@@ -8,6 +8,7 @@ mod app;
 mod create;
 mod cut;
 mod doctor;
+mod driver;
 mod event;
 mod exec;
 mod fence;

@@ -27,12 +27,12 @@ pub(super) struct Found {
 pub(super) async fn read_set(cluster: &Kubernetes, set: &SetName) -> Result<SetState, PlatformError> {
     let found = find(cluster, set).await?.ok_or_else(|| PlatformError::NoSet { set: set.to_string() })?;
     let mut state = state(&cluster.options.cluster, set, &found);
-    let ways = cut::ways(cluster).await?;
+    let ways = cut::ways(cluster, set, Some(&found)).await?;
     let (offers, note) = cut::offers(&found, &state, &ways);
     state.offers = offers;
     state.notes.extend(note);
     if matches!(offers, Consistency::Group | Consistency::Volume) {
-        state.notes.extend(ways.leaks(&found, &state));
+        state.notes.extend(ways.leaks(&state));
         state.notes.extend(kept_clones(cluster, &state).await?);
     }
     state.set.objects = objects(cluster, set, &found.set).await?;
@@ -69,6 +69,16 @@ pub(super) async fn find(cluster: &Kubernetes, set: &SetName) -> Result<Option<F
     let claims = claims.map_err(|error| api::failed("list", format!("the claims of {}", set.namespace), error))?;
     let pods = pods.map_err(|error| api::failed("list", format!("the pods of {}", set.namespace), error))?;
     Ok(Some(Found { set: found, claims, pods }))
+}
+
+/// The set's own claims.
+pub(super) fn claims<'f>(set: &SetName, found: &'f Found) -> Vec<&'f PersistentVolumeClaim> {
+    let templates = templates(&found.set);
+    let is_own = |claim: &&PersistentVolumeClaim| {
+        let name = claim.metadata.name.as_deref();
+        name.is_some_and(|name| claim_of(name, set, &templates).is_some())
+    };
+    found.claims.iter().filter(is_own).collect()
 }
 
 /// As [`find`], without what stands around it.
