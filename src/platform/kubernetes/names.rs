@@ -28,6 +28,21 @@ pub(super) fn is_drills(meta: &ObjectMeta) -> bool {
     meta.labels.as_ref().is_some_and(|labels| labels.contains_key(DRILL))
 }
 
+/// Whether a label says which application, release or apply an object belongs to: a tool that finds it on what is not among its files takes
+/// that away.
+pub(super) fn is_tracking(label: &str) -> bool {
+    const DOMAINS: [&str; 6] = [
+        "applyset.kubernetes.io",
+        "argocd.argoproj.io",
+        "helm.toolkit.fluxcd.io",
+        "kapp.k14s.io",
+        "kustomize.toolkit.fluxcd.io",
+        "objectset.rio.cattle.io",
+    ];
+    let of = label.split_once('/').map_or("", |(domain, _)| domain);
+    DOMAINS.contains(&of) || [MANAGED_BY, "app.kubernetes.io/instance"].contains(&label)
+}
+
 /// On the pod of a Job: the settings file that it runs by.
 pub(super) const SETTINGS: &str = "keepset.dev/settings";
 

@@ -2,8 +2,10 @@
 //!
 //! A claim that is being filled carries its run's name as an annotation, which outlives a killed restore.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::Api;
@@ -135,7 +137,8 @@ pub(super) async fn open_claim(cluster: &Kubernetes, run: &str, claim: &ClaimPla
         }
         Some(_) => mark(cluster, claim, json!({ names::HALF_RESTORED: run })).await?,
         None => {
-            let made = cluster.make(&claims, name, &claim_of(cluster, run, claim)).await;
+            let found = stop::find_set(cluster, set).await?;
+            let made = cluster.make(&claims, name, &claim_of(cluster, run, claim, found.as_ref())).await;
             let made = made.map_err(|error| api::failed("create", what(claim), error))?;
             if !is_made_by(&made, run) {
                 return Err(PlatformError::HoldsData { path: format!("{}/{name}", set.namespace) });
@@ -145,12 +148,30 @@ pub(super) async fn open_claim(cluster: &Kubernetes, run: &str, claim: &ClaimPla
     Ok(names::root(name))
 }
 
+/// The labels of a claim that is made. What a tool tracks its own objects by is given only by the set that is there: it knows such a claim for
+/// the set's, and one without a set would be taken away before the set comes. A drill's claims bear nothing of the original's.
+fn labels_of(claim: &ClaimPlace, drill: Option<&str>, found: Option<&StatefulSet>) -> BTreeMap<String, String> {
+    if let Some(drill) = drill {
+        return [(names::DRILL.to_owned(), drill.to_owned())].into();
+    }
+    let recorded = claim.shape.labels.iter().filter(|(name, _)| !names::is_tracking(name));
+    let mut labels: BTreeMap<String, String> = recorded.map(|(name, value)| (name.clone(), value.clone())).collect();
+    if let Some(spec) = found.and_then(|set| set.spec.as_ref()) {
+        // As the controller does.
+        let mut templates = spec.volume_claim_templates.iter().flatten();
+        let template = templates.find(|template| template.metadata.name.as_ref() == Some(&claim.id.template));
+        labels.extend(template.and_then(|template| template.metadata.labels.clone()).unwrap_or_default());
+        labels.extend(spec.selector.match_labels.clone().unwrap_or_default());
+    }
+    labels
+}
+
 /// The claim as the set's controller would make it, in the shape that it had.
-fn claim_of(cluster: &Kubernetes, run: &str, claim: &ClaimPlace) -> PersistentVolumeClaim {
+fn claim_of(cluster: &Kubernetes, run: &str, claim: &ClaimPlace, found: Option<&StatefulSet>) -> PersistentVolumeClaim {
     let shape = &claim.shape;
-    let (mut labels, mut class) = (shape.labels.clone(), shape.class.as_deref());
-    if let Some(drill) = &cluster.drill {
-        labels.insert(names::DRILL.to_owned(), drill.clone());
+    let labels = labels_of(claim, cluster.drill.as_deref(), found);
+    let mut class = shape.class.as_deref();
+    if cluster.drill.is_some() {
         // Its volume goes with it, as a clone's does.
         class = class.map(|class| cluster.clone_class(class));
     }
@@ -243,4 +264,44 @@ async fn mark(cluster: &Kubernetes, claim: &ClaimPlace, annotations: Value) -> R
 
 fn what(claim: &ClaimPlace) -> String {
     format!("claim {}/{}", claim.set.namespace, claim.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::set::Ordinal;
+
+    #[test]
+    fn no_tool_takes_a_restored_claim_for_one_of_its_own_that_is_gone() {
+        let map = |list: &[(&str, &str)]| -> BTreeMap<String, String> {
+            list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let labels = map(&[
+            ("app", "web"),
+            ("app.kubernetes.io/instance", "shop"),
+            ("app.kubernetes.io/managed-by", "Helm"),
+            ("app.kubernetes.io/name", "web"),
+            ("argocd.argoproj.io/instance", "shop"),
+            ("helm.toolkit.fluxcd.io/name", "shop"),
+            ("kustomize.toolkit.fluxcd.io/namespace", "flux"),
+        ]);
+        let claim = ClaimPlace {
+            set: "other/web".parse().unwrap(),
+            id: ClaimId { ordinal: Ordinal(0), template: "data".into() },
+            name: "data-web-0".into(),
+            shape: ClaimShape { labels, ..ClaimShape::default() },
+        };
+        assert_eq!(labels_of(&claim, None, None), map(&[("app", "web"), ("app.kubernetes.io/name", "web")]));
+        assert_eq!(labels_of(&claim, Some("web-drill"), None), map(&[(names::DRILL, "web-drill")]));
+        let set: StatefulSet = api::object(json!({ "metadata": {}, "spec": {
+            "serviceName": "", "template": {},
+            "selector": { "matchLabels": { "app.kubernetes.io/instance": "mine" } },
+            "volumeClaimTemplates": [
+                { "metadata": { "name": "wal", "labels": { "tier": "wal" } }, "spec": {} },
+                { "metadata": { "name": "data", "labels": { "tier": "data" } }, "spec": {} },
+            ],
+        } }));
+        let of_set = [("app", "web"), ("app.kubernetes.io/instance", "mine"), ("app.kubernetes.io/name", "web"), ("tier", "data")];
+        assert_eq!(labels_of(&claim, None, Some(&set)), map(&of_set));
+    }
 }
