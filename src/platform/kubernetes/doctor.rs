@@ -90,9 +90,9 @@ impl Kubernetes {
         let ways = cut::ways(self, set, found.as_ref()).await?;
         let classes = ways.drivers();
         let claims = found.map(|found| {
-                let state = read::state(&self.options.cluster, set, &found);
-                let bound = state.claims.iter().filter(|claim| claim.source.is_some());
-                bound.map(|claim| (claim.name.clone(), ways.driver(&claim.name).map(str::to_owned))).collect()
+            let state = read::state(&self.options.cluster, set, &found);
+            let bound = state.claims.iter().filter(|claim| claim.source.is_some());
+            bound.map(|claim| (claim.name.clone(), ways.driver(&claim.name).map(str::to_owned))).collect()
         });
         Ok(Examined { version, lacking, serves_snapshots, classes, claims })
     }

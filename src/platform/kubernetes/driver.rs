@@ -121,7 +121,8 @@ fn driver(claim: &PersistentVolumeClaim, volume: Option<&PersistentVolume>, clas
     match annotations.and_then(|annotations| PROVISIONER.iter().find_map(|name| annotations.get(*name))) {
         Some(provisioner) => provisioned(provisioner, "the claim"),
         None => {
-            let why = "nothing says which CSI driver has its volume: neither claim nor class name one, and its PersistentVolume may not be read";
+            let why =
+                "nothing says which CSI driver has its volume: neither claim nor class name one, and its PersistentVolume may not be read";
             Driver::None(why.to_owned())
         }
     }
@@ -139,9 +140,10 @@ fn of_volume(volume: &PersistentVolume) -> Driver {
 
 fn provisioned(provisioner: &str, by: &str) -> Driver {
     match provisioner.strip_prefix("kubernetes.io/") {
-        Some(plugin) => {
-            Driver::None(format!("{by} names the in-tree plugin {provisioner}, whose volumes CSI snapshots do not cover{}", migrated(plugin)))
-        }
+        Some(plugin) => Driver::None(format!(
+            "{by} names the in-tree plugin {provisioner}, whose volumes CSI snapshots do not cover{}",
+            migrated(plugin)
+        )),
         None => Driver::Csi(provisioner.to_owned()),
     }
 }
@@ -173,7 +175,9 @@ mod tests {
     }
 
     fn volume(kind: &str, source: Value) -> PersistentVolume {
-        api::object(json!({ "metadata": { "name": "pv-1" }, "spec": { "capacity": { "storage": "1Gi" }, "storageClassName": "c", kind: source } }))
+        api::object(
+            json!({ "metadata": { "name": "pv-1" }, "spec": { "capacity": { "storage": "1Gi" }, "storageClassName": "c", kind: source } }),
+        )
     }
 
     fn class(provisioner: &str) -> StorageClass {

@@ -488,7 +488,8 @@ mod tests {
 
     /// Sorted by name, as kubelets do.
     fn beside_a_sidecar(mover: serde_json::Value, sidecar: serde_json::Value) -> Pod {
-        let container = |name: &str, state| json!({ "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state });
+        let container =
+            |name: &str, state| json!({ "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state });
         let mut pod = with_status(json!({ "phase": "Running", "containerStatuses": [
             container("istio-proxy", sidecar), container("mover", mover), container("vault-agent", json!({ "running": {} })),
         ] }));

@@ -375,7 +375,10 @@ mod tests {
         assert_eq!(options.annotations(BTreeMap::new())["linkerd.io/inject"], "enabled");
         let pod = built(false, &ClaimShape::default(), None);
         let meta = &pod["metadata"];
-        assert_eq!((&meta["labels"]["sidecar.istio.io/inject"], &meta["annotations"]["linkerd.io/inject"]), (&json!("false"), &json!("disabled")));
+        assert_eq!(
+            (&meta["labels"]["sidecar.istio.io/inject"], &meta["annotations"]["linkerd.io/inject"]),
+            (&json!("false"), &json!("disabled"))
+        );
         assert_eq!(meta["annotations"]["keepset.dev/ordinal"], "3");
     }
 

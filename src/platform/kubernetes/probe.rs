@@ -203,8 +203,10 @@ mod tests {
 
     #[test]
     fn a_probe_is_judged_by_its_own_container() {
-        let container = |name: &str, code: i32| json!({ "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0,
-            "state": { "terminated": { "exitCode": code } } });
+        let container = |name: &str, code: i32| {
+            json!({ "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "terminated": { "exitCode": code } } })
+        };
         let statuses = json!([container("linkerd-proxy", 0), container("probe", 3)]);
         let pod: Pod = api::object(json!({ "metadata": { "name": "p" }, "status": { "containerStatuses": statuses } }));
         assert_eq!(exit_code(&pod), Some(3));

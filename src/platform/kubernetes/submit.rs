@@ -357,7 +357,8 @@ mod tests {
     #[test]
     fn a_job_ends_as_its_program_does_whatever_runs_on_beside_it() {
         let pod = |program: Value, sidecar: Value| -> Pod {
-            let container = |name: &str, state| json!({ "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state });
+            let container =
+                |name: &str, state| json!({ "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state });
             let statuses = [container("istio-proxy", sidecar), container("keepset", program)];
             api::object(json!({ "metadata": { "name": "p" }, "status": { "phase": "Running", "containerStatuses": statuses } }))
         };
@@ -367,6 +368,9 @@ mod tests {
         assert_eq!(company(&pod(over(3), over(0))), None);
         assert_eq!(end(&pod(running, over(0))), None, "the proxy's end is not the Job's");
         let template = &built(None)["spec"]["template"]["metadata"];
-        assert_eq!((&template["labels"]["sidecar.istio.io/inject"], &template["annotations"]["linkerd.io/inject"]), (&json!("false"), &json!("disabled")));
+        assert_eq!(
+            (&template["labels"]["sidecar.istio.io/inject"], &template["annotations"]["linkerd.io/inject"]),
+            (&json!("false"), &json!("disabled"))
+        );
     }
 }
