@@ -83,7 +83,7 @@ fn entries(add: &mut dyn FnMut(BlobKind, &[u8]) -> Id) -> (Vec<Entry>, HashMap<V
     let mut files = HashMap::new();
     let mut entries = Vec::new();
     let mut file = |name: &[u8], chunks: &[Vec<u8>], attrs: Attrs| {
-        let content: Vec<Id> = chunks.iter().map(|chunk| add(BlobKind::Data, chunk)).collect();
+        let content = chunks.iter().map(|chunk| add(BlobKind::Data, chunk)).collect();
         files.insert(name.to_vec(), chunks.concat());
         let attrs = Attrs { size: chunks.concat().len() as u64, ..attrs };
         Entry { name: name.to_vec(), kind: Kind::File { content }, attrs }
@@ -319,7 +319,7 @@ async fn restic_prunes_one_of_our_snapshots_and_leaves_the_others_whole() {
             let entries: Vec<Entry> = (round..round + 3)
                 .map(|number| {
                     let content =
-                        vec![add(BlobKind::Data, &noise(number + 1, 400_000)), add(BlobKind::Data, &number.to_le_bytes().repeat(9_000))];
+                        vec![add(BlobKind::Data, &noise(number + 1, 400_000)), add(BlobKind::Data, &number.to_le_bytes().repeat(9_000))].into();
                     Entry { name: format!("file {number}").into_bytes(), kind: Kind::File { content }, attrs: attrs(0o600) }
                 })
                 .collect();

@@ -262,7 +262,7 @@ async fn reader(repository: &Repository) -> Reader {
 async fn chunks(reader: &Reader, tree: &Id, path: &str) -> Vec<Id> {
     let entry = keepset::repository::browse::entry_at(reader, tree, path).await.unwrap().unwrap();
     let Kind::File { content } = entry.kind else { panic!("{path} is no file") };
-    content
+    content.iter().copied().collect()
 }
 
 /// Changes one byte of a chunk where it stands.

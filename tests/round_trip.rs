@@ -11,7 +11,9 @@ use keepset::clock::Clock;
 use keepset::model::entry::{Entry, Kind};
 use keepset::model::manifest::ChangeDetection;
 use keepset::model::mover_job::{ClaimReport, FillClaim, FillMode, ProveClaim, Task};
+use keepset::monitor::Silent;
 use keepset::repository::Repository;
+use keepset::repository::check::{CheckOptions, check};
 use keepset::repository::codec::id_of;
 use keepset::repository::index::Index;
 use keepset::repository::pack::BlobKind;
@@ -96,6 +98,40 @@ async fn large_files_with_long_holes_come_back_with_their_holes() {
     assert!(copy.join("disk.img").metadata().unwrap().blocks() * 512 < 1 << 20);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sparse_terabyte_with_little_in_it_comes_back() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    let temp = tempfile::tempdir().unwrap();
+    let (volume, copy) = (folder(temp.path(), "a"), folder(temp.path(), "b"));
+    let file = std::fs::File::create(volume.join("disk.img")).unwrap();
+    file.set_len(1 << 40).unwrap();
+    let mut pieces = Vec::new();
+    for at in [0u64, (5 << 20) + 123, 300 << 30, (1 << 40) - 900_000] {
+        let mut bytes = vec![0u8; 900_000];
+        getrandom::fill(&mut bytes).unwrap();
+        file.write_all_at(&bytes, at).unwrap();
+        pieces.push((at, bytes));
+    }
+    std::fs::write(volume.join("beside"), "a small file").unwrap();
+    let repository = repository(Store::memory()).await;
+    let saved = save(&repository, &volume, None).await;
+    assert_eq!(save(&repository, &volume, Some(saved.tree)).await.tree, saved.tree);
+    fill(&repository, &saved, &copy, &[]).await;
+    let back = std::fs::File::open(copy.join("disk.img")).unwrap();
+    let meta = back.metadata().unwrap();
+    assert!(meta.len() == 1 << 40 && meta.blocks() * 512 < 64 << 20, "{meta:?}");
+    for (at, bytes) in pieces {
+        let mut there = vec![0u8; bytes.len() + 1000];
+        let from = at.saturating_sub(1000);
+        back.read_exact_at(&mut there, from).unwrap();
+        let (before, rest) = there.split_at(usize::try_from(at - from).unwrap());
+        assert!(before.iter().all(|byte| *byte == 0) && rest[..bytes.len()] == bytes, "{at}");
+    }
+    assert_eq!(std::fs::read(copy.join("beside")).unwrap(), b"a small file");
+    let report = check(&repository, &CheckOptions { read_data: Some(100.0), seed: 0, workers: 2 }, &Silent).await.unwrap();
+    assert!(report.is_sound(), "{report:?}");
+}
+
 /// A volume with one file, and a previous point that claims other bytes for it under the very same record: what a block snapshot that
 /// was cut between data and inode, or a write in the same tick of the clock, leaves behind.
 async fn bytes_under_unchanged_times(parent_cut: i64, change_detection: ChangeDetection) -> Vec<u8> {
@@ -106,7 +142,7 @@ async fn bytes_under_unchanged_times(parent_cut: i64, change_detection: ChangeDe
     let reader = Reader::new(&repository, Arc::new(Index::load(&repository).await.unwrap()));
     let mut entries = reader.tree(&saved.tree).await.unwrap();
     let writer = Writer::new(&repository, Arc::default(), WriterOptions::for_memory(64 << 20));
-    entries[0].kind = Kind::File { content: vec![id_of(b"old bytes")] };
+    entries[0].kind = Kind::File { content: vec![id_of(b"old bytes")].into() };
     let old = tree::encode(&entries);
     let parent = id_of(&old);
     let adding = writer.clone();

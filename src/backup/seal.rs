@@ -9,6 +9,7 @@ use crate::backup::Backup;
 use crate::backup::error::BackupError;
 use crate::backup::plan::{BackupPlan, PlannedClaim};
 use crate::model::claim::ClaimId;
+use crate::model::content::Content;
 use crate::model::entry::{Attrs, Entry, Kind, Time};
 use crate::model::id::Id;
 use crate::model::manifest::{ChangeDetection, ClaimRecord, ClaimStatus, Consistency, Manifest, VERSION};
@@ -216,7 +217,7 @@ impl Sealing<'_> {
         let root = tokio::task::spawn_blocking(move || -> Result<Id, RepositoryError> {
             let mut encoder = trees.encoder()?;
             for (name, plain) in files {
-                let mut content = Vec::new();
+                let mut content = Content::default();
                 for part in plain.chunks(CHUNK) {
                     content.push(trees.add(&mut encoder, BlobKind::Data, part)?.id);
                 }

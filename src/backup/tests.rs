@@ -66,7 +66,7 @@ async fn saved(repository: &Repository, text: &str) -> (Id, Vec<Id>, Vec<Id>) {
         let mut encoder = adding.encoder().unwrap();
         let chunk = adding.add(&mut encoder, BlobKind::Data, text.as_bytes()).unwrap().id;
         let attrs = Attrs { mode: 0o600, size: text.len() as u64, links: 1, ..Attrs::default() };
-        let file = Entry { name: b"file".to_vec(), kind: Kind::File { content: vec![chunk] }, attrs };
+        let file = Entry { name: b"file".to_vec(), kind: Kind::File { content: vec![chunk].into() }, attrs };
         adding.add(&mut encoder, BlobKind::Tree, &tree::encode(&[file])).unwrap().id
     })
     .await

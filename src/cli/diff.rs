@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     fn file(byte: u8, attrs: Attrs) -> Entry {
-        Entry { name: b"f".to_vec(), kind: Kind::File { content: vec![Id([byte; 32])] }, attrs }
+        Entry { name: b"f".to_vec(), kind: Kind::File { content: vec![Id([byte; 32])].into() }, attrs }
     }
 
     #[test]

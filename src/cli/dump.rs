@@ -43,7 +43,7 @@ pub async fn run(args: &Dump, wire: &Wire) -> anyhow::Result<ExitCode> {
         return Err(CliError::usage(format!("{} is no regular file", args.path), hint).into());
     };
     let reader = &reader;
-    let mut chunks = futures::stream::iter(content).map(|id| async move { reader.chunk(&id).await }).buffered(AHEAD);
+    let mut chunks = futures::stream::iter(content.iter()).map(|id| async move { reader.chunk(id).await }).buffered(AHEAD);
     while let Some(chunk) = chunks.try_next().await? {
         wire.output.bytes(&chunk)?;
     }

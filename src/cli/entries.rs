@@ -142,11 +142,12 @@ pub fn subtree(entry: &Entry, path: &str) -> Result<Option<Id>, RepositoryError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::content::Content;
 
     #[test]
     fn modes_read_as_ls_writes_them() {
         let show = |kind: Kind, mode| letters(&kind, &Attrs { mode, ..Attrs::default() });
-        assert_eq!(show(Kind::File { content: vec![] }, 0o4755), "-rwsr-xr-x");
+        assert_eq!(show(Kind::File { content: Content::default() }, 0o4755), "-rwsr-xr-x");
         assert_eq!(show(Kind::Dir { subtree: None }, 0o1777), "drwxrwxrwt");
         assert_eq!(show(Kind::Fifo, 0o2640), "prw-r-S---");
     }

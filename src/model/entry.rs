@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::content::Content;
 use crate::model::id::Id;
 
 /// A name in a directory with everything that a restore must bring back.
@@ -18,7 +19,7 @@ pub struct Entry {
 pub enum Kind {
     /// A regular file: its bytes are its chunks' bytes, in order.
     File {
-        content: Vec<Id>,
+        content: Content,
     },
     /// A folder. `None` only while its tree is not known yet.
     Dir {

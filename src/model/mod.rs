@@ -3,6 +3,7 @@
 //! A file belongs here only if two rooms use it.
 
 pub mod claim;
+pub mod content;
 pub mod entry;
 pub mod hook;
 pub mod id;

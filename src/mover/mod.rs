@@ -7,6 +7,7 @@ pub mod fill;
 mod image;
 pub mod prove;
 pub mod save;
+mod zeros;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

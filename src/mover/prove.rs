@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 use tokio::runtime::Handle;
 
 use crate::clock::Clock;
+use crate::model::content::Content;
 use crate::model::entry::{Attrs, Entry, Kind};
 use crate::model::id::Id;
 use crate::model::mover_job::{ClaimReport, Problem, ProblemKind, ProveClaim};
@@ -21,6 +22,7 @@ use crate::mover::begun::Begun;
 use crate::mover::counters::{Counters, add};
 use crate::mover::error::MoverError;
 use crate::mover::image::PIECE as IMAGE_PIECE;
+use crate::mover::zeros::ZeroChunks;
 use crate::repository::error::RepositoryError;
 use crate::repository::hash::{Pieces, id_of};
 use crate::repository::pack::BlobKind;
@@ -53,6 +55,7 @@ const LISTED: usize = 10_000;
 struct Proof<'a> {
     tools: &'a Tools,
     claim: &'a ProveClaim,
+    zeros: ZeroChunks,
     problems: Mutex<Vec<Problem>>,
     failure: Mutex<Option<MoverError>>,
     stopping: AtomicBool,
@@ -65,7 +68,7 @@ struct FileJob {
     attrs: Attrs,
     /// A further name of a file whose attributes are compared at the first: a restore gives all names those of the first.
     is_further: bool,
-    content: Vec<Id>,
+    content: Content,
 }
 
 /// A folder on the way down: what the point has in it that is not looked at yet.
@@ -80,7 +83,14 @@ struct Level {
 pub fn prove_claim(tools: &Tools, claim: &ProveClaim) -> Result<ClaimReport, MoverError> {
     let begun = Begun::now(&tools.clock, &tools.counters);
     let volume = |source: VolumeError| MoverError::Volume { claim: claim.name.clone(), source };
-    let proof = Proof { tools, claim, problems: Mutex::default(), failure: Mutex::default(), stopping: AtomicBool::new(false) };
+    let proof = Proof {
+        tools,
+        claim,
+        zeros: ZeroChunks::default(),
+        problems: Mutex::default(),
+        failure: Mutex::default(),
+        stopping: AtomicBool::new(false),
+    };
     if is_device(Path::new(&claim.target)) {
         proof.image(&Device::open_to_read(Path::new(&claim.target)).map_err(volume)?)?;
     } else {
@@ -346,12 +356,24 @@ impl Proof<'_> {
         }
         // What was written to it is on the disk already, and so the kernel's copy can go: the disk is asked.
         file.advise_done(0..file.stat().size);
-        let mut at = 0;
+        let mut at = 0u64;
+        let mut extent = 0..0;
         for id in &job.content {
             if self.stopped() {
                 return Ok(());
             }
-            let end = at + self.length(id, path)?;
+            let length = self.length(id, path)?;
+            let end = at.saturating_add(length);
+            if file.stat().may_have_holes() && end <= job.attrs.size {
+                if extent.end <= at {
+                    // Without an answer the chunk is read like any other.
+                    extent = file.next_extent(at).map_or(at..end, |found| found.unwrap_or(u64::MAX..u64::MAX));
+                }
+                if extent.start >= end && self.zeros.id(length) == *id {
+                    at = end;
+                    continue;
+                }
+            }
             let mut pieces = Pieces::default();
             let mut from = at;
             while from < end {

@@ -41,9 +41,10 @@ pub async fn file_bytes(reader: &Reader, entry: &Entry, limit: u64) -> Result<Ve
         return Err(RepositoryError::damaged(name, "it is no file"));
     };
     let mut size = 0u64;
-    for id in content {
-        let place = reader.index().find(BlobKind::Data, id).ok_or(RepositoryError::Missing { kind: BlobKind::Data.name(), id: *id })?;
-        size = size.saturating_add(place.plain());
+    for run in content.runs() {
+        let missing = RepositoryError::Missing { kind: BlobKind::Data.name(), id: run.id };
+        let place = reader.index().find(BlobKind::Data, &run.id).ok_or(missing)?;
+        size = size.saturating_add(place.plain().saturating_mul(run.count.into()));
     }
     if size > limit {
         return Err(RepositoryError::damaged(name, format!("{size} bytes are more than it can have")));

@@ -125,13 +125,14 @@ fn take(
     }
     let Kind::File { content } = &entry.kind else { return };
     let counts = FileId::of(entry).is_none_or(|file| links.insert(file));
-    for id in content {
-        match place(index, BlobKind::Data, id, present) {
-            None => proof.miss(format!("chunk {id} of file {}", shown(entry))),
+    for run in content.runs() {
+        match place(index, BlobKind::Data, &run.id, present) {
+            None => proof.miss(format!("chunk {} of file {}", run.id, shown(entry))),
             Some(place) if counts => {
                 let plain = place.plain();
                 let is_hole = plain >= HOLE_BYTES && u64::from(place.length) < plain / HOLE_RATIO;
-                proof.room = proof.room.saturating_add(if is_hole { 0 } else { plain.saturating_mul(times) });
+                let room = if is_hole { 0 } else { plain.saturating_mul(times).saturating_mul(run.count.into()) };
+                proof.room = proof.room.saturating_add(room);
             }
             Some(_) => {}
         }

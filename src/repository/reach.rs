@@ -99,8 +99,8 @@ async fn named_by(reader: &Reader, row: u32) -> Result<(Vec<u32>, Vec<u32>), Rep
     for entry in reader.tree(&id).await? {
         match entry.kind {
             Kind::File { content } => {
-                for id in content {
-                    chunks.push(row_of(index, BlobKind::Data, &id)?);
+                for run in content.runs() {
+                    chunks.push(row_of(index, BlobKind::Data, &run.id)?);
                 }
             }
             Kind::Dir { subtree: Some(subtree) } => trees.push(row_of(index, BlobKind::Tree, &subtree)?),

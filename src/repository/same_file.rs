@@ -58,13 +58,13 @@ mod tests {
             kind,
             attrs: Attrs { inode, size, links, device: 1, ..Attrs::default() },
         };
-        let file = |byte: u8, inode, size, links| FileId::of(&entry(Kind::File { content: vec![Id([byte; 32])] }, inode, size, links));
+        let file = |byte: u8, inode, size, links| FileId::of(&entry(Kind::File { content: vec![Id([byte; 32])].into() }, inode, size, links));
         assert_eq!(file(1, 7, 3, 2), file(1, 7, 3, 3));
         assert_ne!(file(1, 7, 3, 2), file(2, 7, 3, 2));
         assert_ne!(file(1, 7, 3, 2), file(1, 8, 3, 2));
         assert_ne!(file(1, 7, 3, 2), file(1, 7, 4, 2));
         assert_eq!(file(1, 7, 3, 1), None);
-        let empty = FileId::of(&entry(Kind::File { content: Vec::new() }, 7, 0, 2));
+        let empty = FileId::of(&entry(Kind::File { content: Vec::new().into() }, 7, 0, 2));
         let others =
             [Kind::Fifo, Kind::Socket, Kind::CharDevice { rdev: 0 }, Kind::BlockDevice { rdev: 0 }, Kind::Symlink { target: vec![] }];
         for kind in others {

@@ -11,6 +11,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::model::content::Content;
 use crate::model::entry::{Attrs, Entry, Kind, Time, Xattr};
 use crate::model::id::Id;
 
@@ -287,7 +288,7 @@ struct NodeRecord<'a> {
     #[serde(default)]
     device: u64,
     #[serde(default)]
-    content: Option<Vec<Id>>,
+    content: Option<Content>,
     #[serde(default)]
     subtree: Option<Id>,
 }
@@ -372,7 +373,7 @@ mod tests {
             .prop_filter("no dots", |name| name != b"." && name != b"..");
         let ids = proptest::collection::vec(any::<[u8; 32]>().prop_map(Id), 0..3);
         let kind = prop_oneof![
-            ids.prop_map(|content| Kind::File { content }),
+            ids.prop_map(|ids| Kind::File { content: ids.into() }),
             any::<[u8; 32]>().prop_map(|id| Kind::Dir { subtree: Some(Id(id)) }),
             proptest::collection::vec(1u8.., 1..40).prop_map(|target| Kind::Symlink { target }),
             Just(Kind::Fifo),

@@ -40,7 +40,7 @@ async fn sealed(repository: &Repository, word: &'static str, time: &str) -> Id {
         let mut encoder = adding.encoder().unwrap();
         let mut put = |kind, plain: &[u8]| adding.add(&mut encoder, kind, plain).unwrap().id;
         let attrs = |size| Attrs { mode: 0o700, size, links: 1, ..Attrs::default() };
-        let file = |name: &str, id, size| Entry { name: name.into(), kind: Kind::File { content: vec![id] }, attrs: attrs(size) };
+        let file = |name: &str, id, size| Entry { name: name.into(), kind: Kind::File { content: vec![id].into() }, attrs: attrs(size) };
         let dir = |name: &str, id| Entry { name: name.into(), kind: Kind::Dir { subtree: Some(id) }, attrs: attrs(0) };
         let mut folder = Vec::new();
         let mut claims: Vec<ClaimRecord> = Vec::new();

@@ -114,7 +114,7 @@ impl Ground {
             for (name, bytes) in content {
                 let chunk = adding.add(&mut encoder, BlobKind::Data, &bytes)?.id;
                 let attrs = Attrs { mode: 0o600, size: bytes.len() as u64, links: 1, ..Attrs::default() };
-                entries.push(Entry { name: name.into_bytes(), kind: Kind::File { content: vec![chunk] }, attrs });
+                entries.push(Entry { name: name.into_bytes(), kind: Kind::File { content: vec![chunk].into() }, attrs });
             }
             let folder = adding.add(&mut encoder, BlobKind::Tree, &tree::encode(&entries))?.id;
             let entry = Entry {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use crate::model::content::Content;
 use crate::model::id::Id;
 use crate::mover::counters::add;
 use crate::mover::error::MoverError;
@@ -25,15 +26,15 @@ impl Planner<'_> {
     /// Brings what has to be written of a file on its way.
     pub fn change(&mut self, differing: Differing) -> Result<(), MoverError> {
         let fill = self.fill;
-        match differing.file.content[..] {
-            [] => {
+        match differing.file.content.only() {
+            _ if differing.file.content.is_empty() => {
                 let Candidate { old, attrs, .. } = differing.file;
                 let problems = fill.target.replace_file(&old, &attrs, std::iter::empty::<&[u8]>()).map_err(|e| fill.volume(e))?;
                 fill.problems(problems);
                 add(&fill.tools.counters.files, 1);
                 Ok(())
             }
-            [id] => {
+            Some(id) => {
                 let Candidate { old, attrs, .. } = differing.file;
                 self.small(id, SmallFile { spot: Spot::Taken(old), attrs })
             }
@@ -69,7 +70,11 @@ impl Planner<'_> {
         };
         let chunks = content.iter().zip(&same);
         add(&fill.tools.counters.bytes, chunks.clone().filter(|(_, same)| **same).map(|(id, _)| fill.plain_length(id)).sum());
-        let remaining = chunks.filter(|(_, same)| !**same).count();
+        // A file beside the old one is all hole: zeros are there.
+        let is_beside = beside.is_some();
+        let is_there = |id: &Id| is_beside && fill.is_zeros(id);
+        let remaining = chunks.clone().filter(|(id, same)| !**same && !is_there(id)).count();
+        add(&fill.tools.counters.bytes, chunks.filter(|(id, same)| !**same && is_there(id)).map(|(id, _)| fill.plain_length(id)).sum());
         let number = self.next_large();
         let file = Arc::new(LargeFile {
             number,
@@ -85,7 +90,7 @@ impl Planner<'_> {
         }
         let mut at = 0;
         for (id, same) in content.iter().zip(same) {
-            if !same {
+            if !same && !is_there(id) {
                 self.push(*id, Purpose::Large(Arc::clone(&file), at))?;
             }
             at += fill.plain_length(id);
@@ -103,25 +108,24 @@ impl Fill<'_> {
         Ok(room.free_bytes.saturating_sub(taken) >= bytes)
     }
 
-    /// Bytes of the chunks that are not the one that long runs of zeros are made of: no more room than that is needed.
-    fn without_zeros(&self, content: &[Id]) -> u64 {
-        let zeros = self.zero_chunk();
-        content.iter().filter(|id| zeros.is_none_or(|(_, zero)| **id != zero)).map(|id| self.plain_length(id)).fold(0, u64::saturating_add)
+    /// Bytes of the chunks that are not all zeros: no more room than that is needed.
+    fn without_zeros(&self, content: &Content) -> u64 {
+        let data = content.runs().iter().filter(|run| !self.is_zeros(&run.id));
+        data.map(|run| self.plain_length(&run.id).saturating_mul(run.count.into())).fold(0, u64::saturating_add)
     }
 
     /// Copies the chunks that have not changed, on all threads.
-    fn copy_same(&self, old: &OldName, content: &[Id], same: &[bool], to: &TargetFile) -> Result<(), VolumeError> {
+    fn copy_same(&self, old: &OldName, content: &Content, same: &[bool], to: &TargetFile) -> Result<(), VolumeError> {
         if !same.contains(&true) {
             return Ok(());
         }
         let from = self.target.open_old(old)?;
-        let zeros = self.zero_chunk();
         let mut ranges: Vec<Range<u64>> = Vec::new();
         let mut at = 0;
         for (id, same) in content.iter().zip(same) {
             let end = at + self.plain_length(id);
             // The new file is all hole: zeros are there.
-            if *same && zeros.is_none_or(|(_, zero)| *id != zero) {
+            if *same && !self.is_zeros(id) {
                 match ranges.last_mut().filter(|last| last.end == at && last.end - last.start < PIECE) {
                     Some(last) => last.end = end,
                     None => ranges.push(at..end),

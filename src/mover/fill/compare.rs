@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use crate::model::content::{Content, Place};
 use crate::model::entry::Attrs;
 use crate::model::id::Id;
 use crate::mover::counters::add;
@@ -12,8 +13,9 @@ use crate::mover::fill::Fill;
 use crate::repository::hash::{Message, Pieces, id_beside, id_of};
 use crate::volume::{OldName, OpenFile, VolumeError};
 
-/// Bytes of one file that a thread compares before it takes other work.
+/// Bytes of one file that a thread compares before it takes other work; of a huge file more, so that it has at most so many shares.
 const SHARE: u64 = 16 << 20;
+const MOST_SHARES: u64 = 1 << 13;
 /// Longer chunks are hashed piece by piece.
 const LONGEST_WHOLE: u64 = 2 << 20;
 const PIECE: usize = 256 << 10;
@@ -23,7 +25,7 @@ pub struct Candidate {
     pub old: OldName,
     pub attrs: Attrs,
     /// All of them in the index, with `attrs.size` bytes together.
-    pub content: Vec<Id>,
+    pub content: Content,
 }
 
 /// A file that is not yet what the point has.
@@ -48,6 +50,8 @@ struct Share {
     from: usize,
     to: usize,
     at: u64,
+    /// Where the first of them is in the file's content.
+    place: Place,
 }
 
 /// Compares all of them; those that are equal get their attributes. Gives the others, in the same order; none of them once the fill is
@@ -81,16 +85,22 @@ impl Subject {
     fn new(fill: &Fill, number: usize, file: Candidate, shares: &mut Vec<Share>) -> Subject {
         let first = shares.len();
         let (mut from, mut start, mut at) = (0, 0, 0);
-        for (chunk, id) in file.content.iter().enumerate() {
-            if at - start >= SHARE {
-                shares.push(Share { subject: number, from, to: chunk, at: start });
-                (from, start) = (chunk, at);
+        let length = SHARE.max(file.attrs.size / MOST_SHARES);
+        let (mut chunk, mut ids) = (0, file.content.iter());
+        let mut place = ids.place();
+        loop {
+            let here = ids.place();
+            let next = ids.next();
+            if next.is_none() || at - start >= length {
+                shares.push(Share { subject: number, from, to: chunk, at: start, place });
+                (from, start, place) = (chunk, at, here);
             }
+            let Some(id) = next else { break };
             at += fill.plain_length(id);
+            chunk += 1;
         }
-        shares.push(Share { subject: number, from, to: file.content.len(), at: start });
         Subject {
-            same: file.content.iter().map(|_| AtomicBool::new(false)).collect(),
+            same: (0..chunk).map(|_| AtomicBool::new(false)).collect(),
             file,
             open: Mutex::default(),
             left: AtomicUsize::new(shares.len() - first),
@@ -145,13 +155,12 @@ impl<'a> Comparer<'a> {
     /// Compares the chunks of a share. What cannot be read differs: it is going to be written anew.
     fn chunks(&mut self, subject: &Subject, share: &Share, open: &OpenFile) {
         let mut at = share.at;
-        let mut waiting: Option<usize> = None; // a chunk in the first buffer that is to be hashed beside another
+        let mut waiting: Option<(usize, &Id)> = None; // a chunk in the first buffer that is to be hashed beside another
         let mut extent = 0..0;
-        for chunk in share.from..share.to {
+        for (chunk, id) in (share.from..share.to).zip(subject.file.content.iter_from(share.place)) {
             if self.fill.stopped() {
                 return;
             }
-            let id = &subject.file.content[chunk];
             let length = self.fill.plain_length(id);
             let end = at.saturating_add(length);
             let here = at;
@@ -164,7 +173,7 @@ impl<'a> Comparer<'a> {
                 extent = open.next_extent(here).map_or(here..end, |found| found.unwrap_or(u64::MAX..u64::MAX));
             }
             if open.stat().may_have_holes() && extent.start >= end {
-                subject.same[chunk].store(*id == self.fill.zeros(length), Ordering::Relaxed);
+                subject.same[chunk].store(*id == self.fill.zeros.id(length), Ordering::Relaxed);
             } else if length > LONGEST_WHOLE {
                 subject.same[chunk].store(self.piecewise(open, here, length) == Some(*id), Ordering::Relaxed);
             } else {
@@ -174,18 +183,18 @@ impl<'a> Comparer<'a> {
                     continue;
                 }
                 match waiting.take() {
-                    None => waiting = Some(chunk),
-                    Some(before) => {
+                    None => waiting = Some((chunk, id)),
+                    Some((before, id_before)) => {
                         let mut beside = Message::default();
                         let hashed = id_beside(&self.first, &mut beside, &self.second);
-                        subject.same[before].store(hashed == subject.file.content[before], Ordering::Relaxed);
+                        subject.same[before].store(hashed == *id_before, Ordering::Relaxed);
                         subject.same[chunk].store(beside.finish(&self.second) == *id, Ordering::Relaxed);
                     }
                 }
             }
         }
-        if let Some(last) = waiting {
-            subject.same[last].store(id_of(&self.first) == subject.file.content[last], Ordering::Relaxed);
+        if let Some((last, id)) = waiting {
+            subject.same[last].store(id_of(&self.first) == *id, Ordering::Relaxed);
         }
         if at - share.at >= SHARE {
             open.advise_done(share.at..at);

@@ -1,10 +1,11 @@
 //! An image into a volume without a file system. Only what differs is written, and nothing where both are zeros.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use crate::model::content::Content;
 use crate::model::entry::{Entry, Kind};
 use crate::model::id::Id;
 use crate::model::mover_job::{ClaimReport, FillClaim, Problem, ProblemKind};
@@ -54,23 +55,24 @@ pub fn fill_image(tools: &Tools, claim: &FillClaim) -> Result<ClaimReport, Mover
         clock_lag: 0,
         problems: Vec::new(),
     };
-    let runs = match runs(tools, claim, size, &content, device.size()) {
+    match prove_size(tools, claim, size, &content) {
         Err(error) if claim.skip_damaged && error.is_damage() => {
             report.problems.push(Problem { path: String::new(), kind: ProblemKind::Lost, reason: error.reason() });
             return Ok(report);
         }
-        runs => runs?,
-    };
-    let (next, failure) = (AtomicUsize::new(0), Mutex::<Option<MoverError>>::default());
+        proven => proven?,
+    }
+    let (runs, failure) = (Mutex::new(runs(tools, &content, device.size())), Mutex::<Option<MoverError>>::default());
+    let next = || runs.lock().unwrap_or_else(PoisonError::into_inner).next();
     thread::scope(|scope| {
         for _ in 0..tools.requests.clamp(1, THREADS) {
             scope.spawn(|| {
                 let (mut there, is_failed) = (Vec::new(), || failure.lock().unwrap_or_else(PoisonError::into_inner).is_some());
-                while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(run) = next() {
                     if is_failed() {
                         return;
                     }
-                    if let Err(error) = fill(tools, claim, &device, run, &mut there) {
+                    if let Err(error) = fill(tools, claim, &device, &run, &mut there) {
                         failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                         return;
                     }
@@ -87,7 +89,7 @@ pub fn fill_image(tools: &Tools, claim: &FillClaim) -> Result<ClaimReport, Mover
 }
 
 /// The size of the claim's image and its chunks.
-fn image(tools: &Tools, claim: &FillClaim) -> Result<(u64, Vec<Id>), MoverError> {
+fn image(tools: &Tools, claim: &FillClaim) -> Result<(u64, Content), MoverError> {
     let mut entries = tools.runtime.block_on(tools.reader.tree(&claim.tree))?;
     match (entries.pop(), entries.is_empty()) {
         (Some(Entry { kind: Kind::File { content }, attrs, .. }), true) => Ok((attrs.size, content)),
@@ -95,25 +97,36 @@ fn image(tools: &Tools, claim: &FillClaim) -> Result<(u64, Vec<Id>), MoverError>
     }
 }
 
+/// Makes sure that the index has all chunks and that they are as long together as the image is said to be.
+fn prove_size(tools: &Tools, claim: &FillClaim, size: u64, content: &Content) -> Result<(), RepositoryError> {
+    let mut found = 0u64;
+    for run in content.runs() {
+        let place = tools.reader.index().find(BlobKind::Data, &run.id);
+        let length = place.ok_or(RepositoryError::Missing { kind: BlobKind::Data.name(), id: run.id })?.plain();
+        found = found.saturating_add(length.saturating_mul(run.count.into()));
+    }
+    if found == size {
+        return Ok(());
+    }
+    let reason = format!("it is said to have {size} bytes and has chunks of {found}");
+    Err(RepositoryError::damaged(format!("the image of {}", claim.name), reason))
+}
+
 /// What the device is made of in the end, in order and without gaps. Every chunk is one that the index has.
-fn runs(tools: &Tools, claim: &FillClaim, size: u64, content: &[Id], device: u64) -> Result<Vec<Run>, RepositoryError> {
-    let (mut runs, mut at) = (Vec::new(), 0u64);
-    for id in content {
-        let place = tools.reader.index().find(BlobKind::Data, id);
-        let length = place.ok_or(RepositoryError::Missing { kind: BlobKind::Data.name(), id: *id })?.plain();
-        runs.push(Run { at, length, chunk: Some(*id) });
+fn runs<'a>(tools: &'a Tools, content: &'a Content, device: u64) -> impl Iterator<Item = Run> + Send + 'a {
+    let mut at = 0u64;
+    let mut chunks = content.iter();
+    std::iter::from_fn(move || {
+        let chunk = chunks.next().copied();
+        let length = match &chunk {
+            Some(id) => tools.reader.index().find(BlobKind::Data, id)?.plain(),
+            None if at < device => PIECE.min(device - at),
+            None => return None,
+        };
+        let run = Run { at, length, chunk };
         at = at.saturating_add(length);
-    }
-    if at != size {
-        let reason = format!("it is said to have {size} bytes and has chunks of {at}");
-        return Err(RepositoryError::damaged(format!("the image of {}", claim.name), reason));
-    }
-    while at < device {
-        let length = PIECE.min(device - at);
-        runs.push(Run { at, length, chunk: None });
-        at += length;
-    }
-    Ok(runs)
+        Some(run)
+    })
 }
 
 fn fill(tools: &Tools, claim: &FillClaim, device: &Device, run: &Run, there: &mut Vec<u8>) -> Result<(), MoverError> {

@@ -20,7 +20,7 @@ mod write;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
@@ -35,8 +35,8 @@ use crate::model::path_text::path_text;
 use crate::mover::begun::Begun;
 use crate::mover::counters::{Counters, add};
 use crate::mover::error::MoverError;
+use crate::mover::zeros::ZeroChunks;
 use crate::repository::error::RepositoryError;
-use crate::repository::hash::{Pieces, id_of};
 use crate::repository::pack::{self, BlobKind};
 use crate::repository::read_plan::{self, Range};
 use crate::repository::reader::Reader;
@@ -65,7 +65,6 @@ pub struct Tools {
 const REQUEST: u64 = 1 << 20;
 /// Batches planned and not written yet.
 const BATCHES: usize = 2;
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// Large files held open to write to.
 const OPEN_FILES: usize = 64;
 
@@ -81,8 +80,7 @@ struct Fill<'a> {
     staying: Mutex<HashSet<u64>>,
     /// Files with several names that are lost, by the one under which they were to be made.
     lost: Mutex<HashSet<(DirId, Box<[u8]>)>>,
-    /// The chunk that long runs of zeros are made of; `None` where there is none such.
-    zero_chunk: OnceLock<Option<(u64, Id)>>,
+    zeros: ZeroChunks,
     problems: Mutex<Vec<Problem>>,
     failure: Mutex<Option<MoverError>>,
     stopping: AtomicBool,
@@ -117,7 +115,7 @@ pub fn fill_claim(tools: &Tools, claim: &FillClaim) -> Result<ClaimReport, Mover
         promised: AtomicU64::new(0),
         staying: Mutex::default(),
         lost: Mutex::default(),
-        zero_chunk: OnceLock::new(),
+        zeros: ZeroChunks::default(),
         problems: Mutex::default(),
         failure: Mutex::default(),
         stopping: AtomicBool::new(false),
@@ -218,28 +216,10 @@ impl Fill<'_> {
         self.tools.reader.index().find(BlobKind::Data, id).map_or(0, |place| place.plain())
     }
 
-    fn zero_chunk(&self) -> Option<(u64, Id)> {
-        *self.zero_chunk.get_or_init(|| {
-            let chunker = self.tools.reader.repository().config().chunker().ok()?;
-            let zeros = vec![0; chunker.max()];
-            let length = chunker.find_cut(&zeros, &mut 0).unwrap_or(zeros.len());
-            Some((length as u64, id_of(&zeros[..length])))
-        })
-    }
-
-    /// The id of a chunk of so many zeros.
-    fn zeros(&self, length: u64) -> Id {
-        if let Some((_, id)) = self.zero_chunk().filter(|(usual, _)| *usual == length) {
-            return id;
-        }
-        let mut pieces = Pieces::default();
-        let mut left = length;
-        while left > 0 {
-            let piece = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
-            pieces.add(&ZEROS[..piece]);
-            left -= piece as u64;
-        }
-        pieces.finish()
+    /// Whether it is a chunk of nothing but zeros.
+    fn is_zeros(&self, id: &Id) -> bool {
+        let place = self.tools.reader.index().find(BlobKind::Data, id);
+        place.is_some_and(|place| self.zeros.is(id, place.plain(), place.length.into()))
     }
 
     /// Makes everything but hard links and the folders' attributes; returns the links.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::model::content::Content;
 use crate::model::entry::{Attrs, Entry, Kind};
 use crate::model::id::Id;
 use crate::model::mover_job::Problem;
@@ -231,15 +232,16 @@ impl<'a> Planner<'a> {
     }
 
     /// Makes sure that the index has all chunks and that they are as long together as the file is said to be.
-    fn prove_size(&self, name: &[u8], size: u64, content: &[Id]) -> Result<(), RepositoryError> {
+    fn prove_size(&self, name: &[u8], size: u64, content: &Content) -> Result<(), RepositoryError> {
         let index = self.fill.tools.reader.index();
         let mut found = 0u64;
-        for id in content {
+        for run in content.runs() {
+            let id = &run.id;
             let place = index.find(BlobKind::Data, id).ok_or(RepositoryError::Missing { kind: BlobKind::Data.name(), id: *id })?;
             if place.length as usize > MAX_BLOB + OVERHEAD {
                 return Err(RepositoryError::damaged(format!("blob {id}"), format_args!("the index claims {} bytes for it", place.length)));
             }
-            found = found.saturating_add(place.plain());
+            found = found.saturating_add(place.plain().saturating_mul(run.count.into()));
         }
         if found == size {
             return Ok(());
@@ -258,27 +260,42 @@ impl<'a> Planner<'a> {
     }
 
     /// A file under a name that is free.
-    pub(super) fn make(&mut self, dir: DirId, name: Box<[u8]>, attrs: Attrs, content: Vec<Id>) -> Result<(), MoverError> {
+    pub(super) fn make(&mut self, dir: DirId, name: Box<[u8]>, attrs: Attrs, content: Content) -> Result<(), MoverError> {
         let fill = self.fill;
-        match content[..] {
-            [] => {
+        match content.only() {
+            _ if content.is_empty() => {
                 let problems = fill.target.write_file(dir, &name, &attrs, std::iter::empty::<&[u8]>()).map_err(|e| fill.volume(e))?;
                 fill.problems(problems);
                 add(&fill.tools.counters.files, 1);
                 Ok(())
             }
-            [id] => self.small(id, SmallFile { spot: Spot::Free { dir, name }, attrs }),
+            Some(id) => self.small(id, SmallFile { spot: Spot::Free { dir, name }, attrs }),
             _ => {
                 let open = fill.target.create_file(dir, &name, attrs.size).map_err(|e| fill.volume(e))?;
                 let number = self.next_large();
                 fill.open.insert(number, Arc::new(open));
-                let remaining = AtomicUsize::new(content.len());
+                // What is all zeros is there: the file is a hole that long.
+                let zeros: Vec<bool> = content.runs().iter().map(|run| fill.is_zeros(&run.id)).collect();
+                let remaining = content.runs().iter().zip(&zeros).filter(|(_, zeros)| !**zeros).map(|(run, _)| run.count as usize).sum();
                 let (spot, lost) = (Spot::Free { dir, name }, AtomicBool::new(false));
-                let file = Arc::new(LargeFile { number, spot, beside: None, attrs, remaining, lost });
+                let file = Arc::new(LargeFile { number, spot, beside: None, attrs, remaining: AtomicUsize::new(remaining), lost });
+                if remaining == 0 {
+                    add(&fill.tools.counters.bytes, file.attrs.size);
+                    return file.finish(fill).map_err(|e| fill.volume(e));
+                }
                 let mut at = 0;
-                for id in content {
-                    self.push(id, Purpose::Large(Arc::clone(&file), at))?;
-                    at += fill.plain_length(&id);
+                for (run, zeros) in content.runs().iter().zip(zeros) {
+                    let length = fill.plain_length(&run.id);
+                    if zeros {
+                        let all = length.saturating_mul(run.count.into());
+                        add(&fill.tools.counters.bytes, all);
+                        at += all;
+                        continue;
+                    }
+                    for _ in 0..run.count {
+                        self.push(run.id, Purpose::Large(Arc::clone(&file), at))?;
+                        at += length;
+                    }
                 }
                 Ok(())
             }

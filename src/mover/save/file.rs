@@ -11,8 +11,9 @@ use crate::model::mover_job::ProblemKind;
 use crate::mover::counters::add;
 use crate::mover::save::Save;
 use crate::mover::save::folder::Folder;
+use crate::mover::save::in_order::InOrder;
 use crate::mover::save::walk::normal;
-use crate::repository::chunk::Chunker;
+use crate::repository::chunk::HOLE;
 use crate::repository::codec::Encoder;
 use crate::repository::error::RepositoryError;
 use crate::repository::pack::BlobKind;
@@ -43,7 +44,7 @@ pub struct ChunkJob {
 
 /// A file of several chunks, which get ready in any order.
 struct LargeFile {
-    chunks: Mutex<Vec<Option<Id>>>,
+    chunks: Mutex<InOrder>,
     /// Chunks that are not ready, and one for the reader while it reads.
     pending: AtomicUsize,
     /// Set by the reader at the end; `None` if what was read is not to be used.
@@ -58,28 +59,17 @@ struct Done {
     attrs: Attrs,
 }
 
-/// The chunk of nothing but zeros that a long hole is made of.
+/// The chunk of nothing but zeros that a long hole is made of, once it is stored.
 #[derive(Default)]
-pub struct Zeros {
-    length: OnceLock<usize>,
-    id: OnceLock<Id>,
-}
+pub struct Hole(OnceLock<Id>);
 
-impl Zeros {
-    /// Where the chunker cuts zeros. Not known before the first hole: to find out takes longer than to save a small volume again.
-    fn length(&self, chunker: &Chunker) -> usize {
-        *self.length.get_or_init(|| {
-            let zeros = vec![0u8; chunker.max()];
-            chunker.find_cut(&zeros, &mut 0).unwrap_or(zeros.len())
-        })
-    }
-
+impl Hole {
     fn id(&self, save: &Save, encoder: &mut Encoder) -> Result<Id, RepositoryError> {
-        if let Some(id) = self.id.get() {
+        if let Some(id) = self.0.get() {
             return Ok(*id);
         }
-        let id = store(save, encoder, &vec![0u8; self.length(&save.tools.chunker)])?;
-        Ok(*self.id.get_or_init(|| id))
+        let id = store(save, encoder, &vec![0u8; HOLE])?;
+        Ok(*self.0.get_or_init(|| id))
     }
 }
 
@@ -188,6 +178,8 @@ impl FileWorker<'_> {
         let size = file.stat().size;
         let mut at = 0u64;
         let mut data = file.next_extent(0)?.unwrap_or(size..size);
+        // Where the hole before `data` begins.
+        let mut hole = 0;
         let mut buffer = self.buffer();
         let mut scanned = 0;
         loop {
@@ -195,13 +187,18 @@ impl FileWorker<'_> {
                 return Err(ReadError::Repository(RepositoryError::Stopped));
             }
             if at >= data.end && at < size {
+                hole = at;
                 data = file.next_extent(at)?.unwrap_or(size..size);
             }
-            if buffer.is_empty() && data.start > at && data.start - at >= save.zeros.length(chunker) as u64 {
-                // A whole chunk of a hole: known without reading or hashing.
-                let id = save.zeros.id(save, &mut self.encoder)?;
-                large.chunks.lock().unwrap_or_else(PoisonError::into_inner).push(Some(id));
-                at += save.zeros.length(chunker) as u64;
+            let whole = data.start.saturating_sub(at) / HOLE as u64;
+            if buffer.is_empty() && whole > 0 {
+                // Whole chunks of a hole: known without reading or hashing.
+                let id = save.hole.id(save, &mut self.encoder)?;
+                let mut chunks = large.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+                let number = chunks.next();
+                chunks.ready(number, id, whole);
+                drop(chunks);
+                at += whole * HOLE as u64;
                 continue;
             }
             let have = buffer.len();
@@ -227,7 +224,13 @@ impl FileWorker<'_> {
             }
             if let Some(cut) = chunker.find_cut(&buffer, &mut scanned) {
                 let mut rest = self.buffer();
-                rest.extend_from_slice(&buffer[cut..]);
+                let left = (buffer.len() - cut) as u64;
+                if at <= data.start && at - left >= hole {
+                    // Nothing but hole is left over: it begins anew, and goes on in whole chunks.
+                    at -= left;
+                } else {
+                    rest.extend_from_slice(&buffer[cut..]);
+                }
                 buffer.truncate(cut);
                 self.hand_out(&large, buffer)?;
                 buffer = rest;
@@ -247,8 +250,7 @@ impl FileWorker<'_> {
     fn hand_out(&mut self, file: &Arc<LargeFile>, bytes: Vec<u8>) -> Result<(), RepositoryError> {
         let number = {
             let mut chunks = file.chunks.lock().unwrap_or_else(PoisonError::into_inner);
-            chunks.push(None);
-            chunks.len() - 1
+            chunks.next()
         };
         file.pending.fetch_add(1, Ordering::Relaxed);
         match self.chunks.try_send(ChunkJob { file: Arc::clone(file), number, bytes }) {
@@ -270,7 +272,7 @@ impl FileWorker<'_> {
     fn try_chunk(&mut self, job: ChunkJob) -> Result<(), RepositoryError> {
         let id = store(self.save, &mut self.encoder, &job.bytes)?;
         self.recycle(job.bytes);
-        job.file.chunks.lock().unwrap_or_else(PoisonError::into_inner)[job.number] = Some(id);
+        job.file.chunks.lock().unwrap_or_else(PoisonError::into_inner).ready(job.number, id, 1);
         job.file.one_less(self.save, &mut self.encoder);
         Ok(())
     }
@@ -293,8 +295,7 @@ impl LargeFile {
         // Without `done` the reader gave the file up, or reads it again into another one.
         let Some(done) = self.done.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let chunks = std::mem::take(&mut *self.chunks.lock().unwrap_or_else(PoisonError::into_inner));
-        let content: Option<Vec<Id>> = chunks.into_iter().collect();
-        let content = content.expect("no chunk is pending");
+        let content = chunks.finish().expect("no chunk is pending");
         let entry = Entry { name: done.name, kind: Kind::File { content }, attrs: done.attrs };
         let entry = save.settled(&done.place, entry);
         done.folder.ready(save, encoder, done.slot, Some(entry), false);

@@ -17,6 +17,7 @@ use crate::mover::counters::add;
 use crate::mover::error::MoverError;
 use crate::mover::image::{PIECE, name_of};
 use crate::mover::save::Tools;
+use crate::mover::save::in_order::InOrder;
 use crate::repository::codec::Encoder;
 use crate::repository::error::RepositoryError;
 use crate::repository::pack::BlobKind;
@@ -28,7 +29,7 @@ pub fn save_image(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, Mover
     let cut = tools.clock.now();
     let volume = |source: VolumeError| MoverError::Volume { claim: claim.name.clone(), source };
     let device = Device::open_to_read(Path::new(&claim.source)).map_err(volume)?;
-    let image = Image { tools, ids: Mutex::default(), zeros: Mutex::default(), failed: AtomicBool::new(false) };
+    let image = Image { tools, pieces: Mutex::default(), zeros: Mutex::default(), failed: AtomicBool::new(false) };
     let read = thread::scope(|scope| {
         let (send, pieces) = bounded::<(usize, Vec<u8>)>(1);
         let (give, spare) = bounded::<Vec<u8>>(tools.threads + 2);
@@ -47,7 +48,8 @@ pub fn save_image(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, Mover
         stored.map_err(MoverError::from).and(read.map_err(|error| error.in_claim(&claim.name)))
     });
     read?;
-    let content = std::mem::take(&mut *image.ids.lock().unwrap_or_else(PoisonError::into_inner));
+    let pieces = std::mem::take(&mut *image.pieces.lock().unwrap_or_else(PoisonError::into_inner));
+    let content = pieces.finish().expect("every piece is stored, or there was an error");
     let moment = Time { secs: cut.timestamp(), nanos: cut.timestamp_subsec_nanos().min(999_999_999) };
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let attrs = Attrs { uid, gid, mtime: moment, atime: moment, ctime: moment, links: 1, ..Attrs::default() };
@@ -75,8 +77,7 @@ pub fn save_image(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, Mover
 
 struct Image<'a> {
     tools: &'a Tools,
-    /// By piece.
-    ids: Mutex<Vec<Id>>,
+    pieces: Mutex<InOrder>,
     /// Of a whole piece of zeros, once it is stored.
     zeros: Mutex<Option<Id>>,
     /// A worker has given up.
@@ -109,20 +110,19 @@ impl Image<'_> {
         spare: &crossbeam_channel::Receiver<Vec<u8>>,
     ) -> Result<(), Unread> {
         let size = device.size();
-        let count = usize::try_from(size.div_ceil(PIECE)).unwrap_or(usize::MAX);
-        *self.ids.lock().unwrap_or_else(PoisonError::into_inner) = vec![Id([0; 32]); count];
-        for number in 0..count {
+        for number in 0..size.div_ceil(PIECE) {
             if self.tools.stop.load(Ordering::Relaxed) {
                 return Err(Unread::Interrupted);
             }
             if self.failed.load(Ordering::Relaxed) {
                 return Err(Unread::Stopped);
             }
-            let at = number as u64 * PIECE;
+            let at = number * PIECE;
             let mut piece = spare.try_recv().unwrap_or_default();
             piece.resize(usize::try_from(PIECE.min(size - at)).unwrap_or(usize::MAX), 0);
             device.read_at(at, &mut piece).map_err(Unread::Volume)?;
             add(&self.tools.counters.moved_bytes, piece.len() as u64);
+            let number = self.pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
             pieces.send((number, piece)).map_err(|_| Unread::Stopped)?;
         }
         Ok(())
@@ -136,7 +136,7 @@ impl Image<'_> {
         let stored = self.tools.writer.encoder().and_then(|mut encoder| {
             pieces.iter().try_for_each(|(number, piece)| {
                 let id = self.store(&mut encoder, &piece)?;
-                self.ids.lock().unwrap_or_else(PoisonError::into_inner)[number] = id;
+                self.pieces.lock().unwrap_or_else(PoisonError::into_inner).ready(number, id, 1);
                 add(&self.tools.counters.bytes, piece.len() as u64);
                 // Where nobody reads any more, it is not needed.
                 let _ = spare.try_send(piece);

@@ -52,7 +52,7 @@ mod tests {
         let links = Links::default();
         let entry = |inode, content: u8, links| Entry {
             name: b"x".to_vec(),
-            kind: Kind::File { content: vec![Id([content; 32])] },
+            kind: Kind::File { content: vec![Id([content; 32])].into() },
             attrs: Attrs { inode, links, size: 1, ..Attrs::default() },
         };
         assert_eq!(links.meet(&entry(7, 1, 2), || b"first".to_vec()), None);

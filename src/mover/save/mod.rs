@@ -9,6 +9,7 @@ mod before;
 mod file;
 mod folder;
 mod image;
+mod in_order;
 mod links;
 mod trust;
 mod walk;
@@ -33,7 +34,7 @@ use crate::repository::reader::Reader;
 use crate::repository::writer::Writer;
 use crate::volume::{Dir, Place, VolumeError, is_device};
 
-use self::file::Zeros;
+use self::file::Hole;
 use self::links::Links;
 use self::trust::Trust;
 
@@ -55,7 +56,7 @@ pub struct Tools {
 struct Save<'a> {
     tools: &'a Tools,
     claim: &'a SaveClaim,
-    zeros: Zeros,
+    hole: Hole,
     trust: Trust,
     links: Links,
     problems: Mutex<Vec<Problem>>,
@@ -78,7 +79,7 @@ pub fn save_claim(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, Mover
     let save = Save {
         tools,
         claim,
-        zeros: Zeros::default(),
+        hole: Hole::default(),
         trust: Trust::new(claim, root.times()),
         links: Links::default(),
         problems: Mutex::default(),

@@ -241,7 +241,7 @@ impl Walk<'_> {
         }
         if let Kind::File { content } = &before.kind {
             let index = save.tools.reader.index();
-            if !content.iter().all(|id| index.has(BlobKind::Data, id)) {
+            if !content.runs().iter().all(|run| index.has(BlobKind::Data, &run.id)) {
                 return None;
             }
         }

@@ -60,7 +60,7 @@ impl<'a> Losses<'a> {
             match entry.kind {
                 Kind::File { content } => {
                     let good = |id: &Id| self.bad.of(self.reader.index(), BlobKind::Data, id) == Some(0);
-                    if !content.iter().all(good) {
+                    if !content.runs().iter().all(|run| good(&run.id)) {
                         paths.push(path.clone());
                     }
                 }

@@ -199,6 +199,7 @@ fn unreadable(error: StoreError) -> Result<String, RepositoryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::content::Content;
     use crate::model::entry::{Attrs, Entry, Kind};
     use crate::monitor::Silent;
     use crate::repository::codec::id_of;
@@ -227,7 +228,7 @@ mod tests {
     }
 
     async fn file(writer: &Writer, name: &str, chunks: Range) -> Entry {
-        let mut content = Vec::new();
+        let mut content = Content::default();
         for n in chunks {
             content.push(add(writer, BlobKind::Data, format!("{n} of many ").repeat(n as usize % 7 * 300 + 40).into_bytes()).await);
         }
@@ -287,8 +288,8 @@ mod tests {
                     match entry.kind {
                         Kind::Dir { subtree } => todo.extend(subtree),
                         Kind::File { content } => {
-                            for chunk in content {
-                                if reader.chunk(&chunk).await.is_err() {
+                            for chunk in &content {
+                                if reader.chunk(chunk).await.is_err() {
                                     lost.insert(id);
                                 }
                             }
@@ -434,7 +435,7 @@ mod tests {
         let record = points::sample::claim("data", 0);
         let record = crate::model::manifest::ClaimRecord { tree: recorded.or(subtree), ..record };
         let manifest = serde_json::to_vec(&points::sample::point(1, &[record]).manifest).unwrap();
-        let content = vec![add(&writer, BlobKind::Data, manifest.clone()).await];
+        let content = vec![add(&writer, BlobKind::Data, manifest.clone()).await].into();
         let mut manifest_entry = entry(points::MANIFEST, Kind::File { content });
         manifest_entry.attrs.size = manifest.len() as u64;
         let set = dir(&writer, "web", &[claim, manifest_entry]).await;

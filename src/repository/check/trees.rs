@@ -280,7 +280,7 @@ fn grow(index: &Index, bad: &Bad, plain: &[u8]) -> Result<Tree, String> {
         match entry.kind {
             Kind::File { content } => {
                 let mut whole = true;
-                for id in content {
+                for id in content.runs().iter().map(|run| run.id) {
                     match bad.of(index, BlobKind::Data, &id) {
                         Some(0) => continue,
                         Some(marks) => grown.marks |= marks,

@@ -6,6 +6,10 @@ pub mod rabin;
 use crate::repository::chunk::gear::Gear;
 use crate::repository::chunk::rabin::Rabin;
 
+/// Bytes of one chunk of a hole, whatever the way of cutting: as long as the longest chunk that other writers make, so that a file of
+/// terabytes with little in it is few chunks, and all readers are ready for it.
+pub const HOLE: usize = 8 << 20;
+
 /// One of the two ways of cutting. Plain arithmetic over bytes handed in; cheap to clone.
 #[derive(Clone)]
 pub enum Chunker {
