@@ -319,7 +319,8 @@ async fn restic_prunes_one_of_our_snapshots_and_leaves_the_others_whole() {
             let entries: Vec<Entry> = (round..round + 3)
                 .map(|number| {
                     let content =
-                        vec![add(BlobKind::Data, &noise(number + 1, 400_000)), add(BlobKind::Data, &number.to_le_bytes().repeat(9_000))].into();
+                        vec![add(BlobKind::Data, &noise(number + 1, 400_000)), add(BlobKind::Data, &number.to_le_bytes().repeat(9_000))]
+                            .into();
                     Entry { name: format!("file {number}").into_bytes(), kind: Kind::File { content }, attrs: attrs(0o600) }
                 })
                 .collect();

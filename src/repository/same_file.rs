@@ -58,7 +58,8 @@ mod tests {
             kind,
             attrs: Attrs { inode, size, links, device: 1, ..Attrs::default() },
         };
-        let file = |byte: u8, inode, size, links| FileId::of(&entry(Kind::File { content: vec![Id([byte; 32])].into() }, inode, size, links));
+        let file =
+            |byte: u8, inode, size, links| FileId::of(&entry(Kind::File { content: vec![Id([byte; 32])].into() }, inode, size, links));
         assert_eq!(file(1, 7, 3, 2), file(1, 7, 3, 3));
         assert_ne!(file(1, 7, 3, 2), file(2, 7, 3, 2));
         assert_ne!(file(1, 7, 3, 2), file(1, 8, 3, 2));
