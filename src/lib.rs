@@ -9,7 +9,7 @@
 //! - 3 `mover`: one ordinal's volumes to or from the repository; `hooks`: commands in pods around a cut
 //! - 2 `repository`: the restic v2 repository: chunks, packs, index, trees, snapshots, locks, keys
 //! - 1 `store`, `platform`, `volume`, `retention`, `schedule`, `telemetry`: the doors, which never meet each other
-//! - 0 `model`, `clock`, `monitor`: nouns and the two seams that every floor may use
+//! - 0 `model`, `clock`, `random`, `monitor`: nouns and the three seams that every floor may use
 
 // Suites that are shared with the tests outside name this crate as they do.
 #[cfg(test)]
@@ -27,6 +27,7 @@ pub mod model;
 pub mod monitor;
 pub mod mover;
 pub mod platform;
+pub mod random;
 pub mod repository;
 pub mod restore;
 pub mod retention;

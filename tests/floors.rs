@@ -7,19 +7,20 @@ use std::path::{Path, PathBuf};
 
 /// A room, and the rooms it may import. A room that is not here has no place in the house yet: give it one.
 const ROOMS: &[(&str, &[&str])] = &[
-    // 0: nouns and the two seams that every floor may use
+    // 0: nouns and the three seams that every floor may use
     ("model", &[]),
     ("clock", &[]),
+    ("random", &[]),
     ("monitor", &["model"]),
     // 1: the doors, which never meet each other
-    ("store", &["model", "clock", "monitor"]),
-    ("platform", &["model", "clock"]),
-    ("volume", &["model", "clock", "monitor"]),
+    ("store", &["model", "clock", "random", "monitor"]),
+    ("platform", &["model", "clock", "random"]),
+    ("volume", &["model", "clock", "random", "monitor"]),
     ("retention", &["model", "clock", "monitor"]),
     ("schedule", &["model", "clock", "monitor"]),
     ("telemetry", &["model", "clock", "monitor"]),
     // 2: the repository knows neither files on disk nor platforms
-    ("repository", &["model", "clock", "monitor", "store"]),
+    ("repository", &["model", "clock", "random", "monitor", "store"]),
     // 3
     ("mover", &["model", "clock", "monitor", "store", "volume", "repository"]),
     ("hooks", &["model", "clock", "monitor", "platform"]),

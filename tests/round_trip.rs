@@ -88,7 +88,7 @@ async fn large_files_with_long_holes_come_back_with_their_holes() {
     file.set_len(700 << 20).unwrap();
     for at in [0u64, (5 << 20) + 123, 300 << 20, (700 << 20) - 5000] {
         let mut bytes = vec![0u8; 4000];
-        getrandom::fill(&mut bytes).unwrap();
+        keepset::random::fill(&mut bytes).unwrap();
         file.write_all_at(&bytes, at).unwrap();
     }
     let repository = repository(Store::memory()).await;

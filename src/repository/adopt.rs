@@ -33,6 +33,8 @@ pub async fn adopt(repository: &Repository, lock: &Lock, index: &Index) -> Resul
     let condemned = Records::load(repository).await?.packs();
     let indexed: HashSet<&Id> = index.packs().iter().collect();
     let orphans = present.into_iter().filter(|(id, _)| !indexed.contains(id) && !condemned.contains(id));
+    let mut orphans: Vec<(Id, u64)> = orphans.collect();
+    orphans.sort_unstable();
     let read = |(id, size)| async move {
         match header::read(repository, &id, size).await {
             Ok(entries) => Ok(Some((id, entries))),

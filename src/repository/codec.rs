@@ -240,7 +240,7 @@ mod tests {
         let key = MasterKey::random().unwrap();
         let mut encoder = Encoder::new(&key, 1).unwrap();
         let mut random = vec![0u8; 300_000];
-        getrandom::fill(&mut random).unwrap();
+        crate::random::fill(&mut random).unwrap();
         assert_eq!(encoder.encode(&random).unwrap().0.plain_length, None);
         let text = b"select * from accounts; ".repeat(10_000);
         assert!(encoder.encode(&text).unwrap().0.length < 10_000);

@@ -46,7 +46,7 @@ impl Config {
     /// A new repository's: random id, polynomial and seed.
     pub fn random() -> Result<Self, RepositoryError> {
         let mut bytes = [0u8; 64];
-        getrandom::fill(&mut bytes)?;
+        crate::random::fill(&mut bytes)?;
         let hex = |part: &[u8]| data_encoding::HEXLOWER.encode(part);
         Ok(Config {
             version: 2,

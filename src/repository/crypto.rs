@@ -39,7 +39,7 @@ impl MasterKey {
     /// A new random key.
     pub fn random() -> Result<Self, getrandom::Error> {
         let mut bytes = [0u8; 64];
-        getrandom::fill(&mut bytes)?;
+        crate::random::fill(&mut bytes)?;
         let key = MasterKey::from_bytes(&bytes);
         bytes.zeroize();
         Ok(key)
@@ -85,7 +85,7 @@ impl Cipher {
     pub fn seal_in_place(&self, buffer: &mut [u8]) -> Result<(), getrandom::Error> {
         let (iv, rest) = buffer.split_at_mut(IV);
         let (plain, tag) = rest.split_at_mut(rest.len() - TAG);
-        getrandom::fill(iv)?;
+        crate::random::fill(iv)?;
         let iv: &[u8; IV] = (&*iv).try_into().expect("split at IV bytes");
         self.keystream(iv, plain);
         tag.copy_from_slice(&self.tag(iv, plain));

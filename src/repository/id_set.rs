@@ -22,7 +22,7 @@ impl Default for IdSet {
     fn default() -> Self {
         let mut random = [0; 8];
         // Without random bytes, which no system lacks, it is a set all the same.
-        let _ = getrandom::fill(&mut random);
+        let _ = crate::random::fill(&mut random);
         IdSet { pieces: Vec::new(), length: 0, table: vec![FREE; 64], factor: u64::from_ne_bytes(random) | 1 }
     }
 }

@@ -45,7 +45,7 @@ impl Password {
     /// A new random one, as 64 hex digits.
     pub fn generate() -> Result<Self, RepositoryError> {
         let mut bytes = Zeroizing::new([0u8; 32]);
-        getrandom::fill(&mut *bytes)?;
+        crate::random::fill(&mut *bytes)?;
         Ok(Password { text: Zeroizing::new(data_encoding::HEXLOWER.encode(&*bytes).into_bytes()), strength: Strength::Generated })
     }
 
@@ -122,7 +122,7 @@ impl KeyObject {
             Strength::Generated => (1 << 10, 8, 1),
         };
         let mut salt = [0u8; 64];
-        getrandom::fill(&mut salt)?;
+        crate::random::fill(&mut salt)?;
         let bytes = master.to_bytes();
         let secret = Secret {
             mac: MacSecret { k: BASE64.encode(&bytes[32..48]), r: BASE64.encode(&bytes[48..]) },

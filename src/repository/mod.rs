@@ -234,7 +234,7 @@ impl Repository {
     /// As [`Repository::put_side`], under a name of its own: `prefix` and 32 random digits. Returns it.
     pub async fn put_side_named(&self, prefix: &str, plain: &[u8]) -> Result<String, RepositoryError> {
         let mut random = [0u8; 16];
-        getrandom::fill(&mut random)?;
+        crate::random::fill(&mut random)?;
         let key = format!("{prefix}{}", HEXLOWER.encode(&random));
         self.put_side(&key, plain).await?;
         Ok(key)

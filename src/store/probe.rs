@@ -30,7 +30,7 @@ impl Store {
         let folder = "x-keepset/probe";
         let mut random = [0; 16];
         let no_randomness = |e: getrandom::Error| StoreError::own(ErrorKind::Other, "put", self.location(), folder, e.to_string());
-        getrandom::fill(&mut random).map_err(no_randomness)?;
+        crate::random::fill(&mut random).map_err(no_randomness)?;
         let key = format!("{folder}/{}", data_encoding::HEXLOWER.encode(&random));
         // First what changes nothing: what has no bucket at its end has no objects either, though a put may seem to work.
         if let Err(error) = self.list(folder).await

@@ -136,7 +136,7 @@ impl Target {
         let dir = self.dir(old.dir)?;
         loop {
             let mut random = [0; 8];
-            getrandom::fill(&mut random).map_err(|_| dir.error("make a name beside", &old.name, Errno::IO))?;
+            crate::random::fill(&mut random).map_err(|_| dir.error("make a name beside", &old.name, Errno::IO))?;
             let name: Box<[u8]> = [BESIDE, format!("{:016x}", u64::from_ne_bytes(random)).as_bytes()].concat().into();
             match self.create(&dir, &name, 0o600) {
                 Err(error) if error.is_exists() => {}

@@ -144,7 +144,7 @@ impl Drop for Minio {
 
 fn random() -> String {
     let mut bytes = [0; 10];
-    getrandom::fill(&mut bytes).unwrap();
+    keepset::random::fill(&mut bytes).unwrap();
     data_encoding::HEXLOWER.encode(&bytes)
 }
 

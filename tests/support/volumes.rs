@@ -21,7 +21,7 @@ pub async fn repository(store: Store) -> Repository {
 /// What a mover does with this task, on a runtime of several threads.
 pub async fn attempt(repository: &Repository, task: Task) -> Result<MoverReport, MoverError> {
     let mut name = [0u8; 8];
-    getrandom::fill(&mut name).unwrap();
+    keepset::random::fill(&mut name).unwrap();
     let run = data_encoding::HEXLOWER.encode(&name);
     let job =
         MoverJob { run, set: SetName::new("test", "web").unwrap(), ordinal: Ordinal(0), repository: String::new(), memory: 64 << 20, task };

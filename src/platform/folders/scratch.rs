@@ -74,7 +74,7 @@ impl Scratch for FolderScratch {
         loop {
             let mut random = [0; DIGITS / 2];
             let failed = |error| PlatformError::io("create", &self.beside, error);
-            getrandom::fill(&mut random).map_err(|error| failed(io::Error::other(error.to_string())))?;
+            crate::random::fill(&mut random).map_err(|error| failed(io::Error::other(error.to_string())))?;
             let root = self.beside.join(format!("{}{}", self.prefix(), data_encoding::HEXLOWER.encode(&random)));
             let failed = |error| PlatformError::io("create", &root, error);
             DirBuilder::new().mode(0o700).create(&root).map_err(failed)?;

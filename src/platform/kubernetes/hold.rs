@@ -95,7 +95,7 @@ fn new_hold() -> Result<String, PlatformError> {
         code: 0,
         reason: format!("no randomness: {error}"),
     };
-    getrandom::fill(&mut bytes).map_err(no_chance)?;
+    crate::random::fill(&mut bytes).map_err(no_chance)?;
     Ok(data_encoding::HEXLOWER.encode(&bytes))
 }
 

@@ -123,7 +123,7 @@ where
 fn jitter() -> f64 {
     let mut byte = [0];
     // Without randomness there is no jitter, which is still right for one.
-    getrandom::fill(&mut byte).ok();
+    crate::random::fill(&mut byte).ok();
     0.75 + f64::from(byte[0]) / 510.0
 }
 

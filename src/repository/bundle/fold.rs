@@ -1,6 +1,6 @@
 //! Puts copies of what is still read one by one into bundles.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -19,7 +19,7 @@ const IN_FLIGHT: usize = 16;
 /// once by the next.
 pub async fn fold(repository: &Repository, folder: &str) -> Result<(), RepositoryError> {
     let small = repository.listed(folder).await?.into_iter().filter(|object| object.size <= SMALL);
-    let mut loose: HashSet<Id> = small.map(|object| object.id).collect();
+    let mut loose: BTreeSet<Id> = small.map(|object| object.id).collect();
     let mut merged = Vec::new();
     let mut copies = Vec::new();
     for bundle in bundles(repository, folder).await? {

@@ -1,6 +1,6 @@
 //! Reads all objects of a folder, with as few requests as bundles allow.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -38,8 +38,8 @@ pub async fn gather<T: Send + 'static>(
     mut see: impl FnMut(Id, Result<T, RepositoryError>) -> Result<(), RepositoryError>,
 ) -> Result<usize, RepositoryError> {
     let reading = Reading { repository: repository.clone(), folder, parse };
-    let mut rest: HashMap<Id, u64> = listed.into_iter().map(|object| (object.id, object.size)).collect();
-    let small = |rest: &HashMap<Id, u64>| rest.values().filter(|size| **size <= SMALL).count();
+    let mut rest: BTreeMap<Id, u64> = listed.into_iter().map(|object| (object.id, object.size)).collect();
+    let small = |rest: &BTreeMap<Id, u64>| rest.values().filter(|size| **size <= SMALL).count();
     if source == Source::Copies && small(&rest) >= LOOSE {
         let wanted: Arc<HashSet<Id>> = Arc::new(rest.keys().copied().collect());
         let keys = match bundles(repository, folder).await {

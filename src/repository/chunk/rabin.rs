@@ -153,7 +153,7 @@ fn words(buffer: &[u8], start: usize) -> &[[u8; 8]; LANE / 8] {
 pub fn random_polynomial() -> Result<u64, getrandom::Error> {
     loop {
         // About one candidate in 26 is irreducible, once the ones that x divides are left out.
-        let candidate = getrandom::u64()? & ((1 << DEGREE) - 1) | (1 << DEGREE) | 1;
+        let candidate = crate::random::number()? & ((1 << DEGREE) - 1) | (1 << DEGREE) | 1;
         if is_irreducible(candidate) {
             return Ok(candidate);
         }

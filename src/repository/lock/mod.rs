@@ -338,13 +338,13 @@ fn key(id: &Id) -> String {
 
 fn nonce() -> Result<String, RepositoryError> {
     let mut bytes = [0u8; 16];
-    getrandom::fill(&mut bytes)?;
+    crate::random::fill(&mut bytes)?;
     Ok(HEXLOWER.encode(&bytes))
 }
 
 fn random_byte() -> Result<u8, RepositoryError> {
     let mut byte = [0u8; 1];
-    getrandom::fill(&mut byte)?;
+    crate::random::fill(&mut byte)?;
     Ok(byte[0])
 }
 

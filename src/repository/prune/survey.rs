@@ -75,7 +75,8 @@ impl Survey {
         }
 
         let seen: HashSet<&Id> = marks.iter().flat_map(|(_, marks)| &marks.snapshots).collect();
-        let unseen: Vec<Id> = snapshots.iter().filter(|id| !seen.contains(id)).copied().collect();
+        let mut unseen: Vec<Id> = snapshots.iter().filter(|id| !seen.contains(id)).copied().collect();
+        unseen.sort_unstable();
         prune.step(format!("following the trees of {} snapshots", unseen.len()));
         let reader = Reader::new(repository, index);
         let mut needed = Rows::none(reader.index());

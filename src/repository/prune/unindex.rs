@@ -109,10 +109,11 @@ async fn put_rest(repository: &Repository, index: &Index, old: &HashSet<Id>, mar
     Ok(())
 }
 
-fn objects(repository: &Repository, ids: Vec<Id>) -> impl Stream<Item = Result<Vec<(Id, Vec<PackEntry>)>, RepositoryError>> + Unpin {
+fn objects(repository: &Repository, mut ids: Vec<Id>) -> impl Stream<Item = Result<Vec<(Id, Vec<PackEntry>)>, RepositoryError>> + Unpin {
     let read = move |id: Id| async move {
         let bytes = repository.get_sealed(index::FOLDER, &id).await?;
         index::decode(&bytes).map_err(|reason| RepositoryError::damaged(format!("{}/{id}", index::FOLDER), reason))
     };
+    ids.sort_unstable();
     Box::pin(futures::stream::iter(ids).map(read).buffer_unordered(IN_FLIGHT))
 }
