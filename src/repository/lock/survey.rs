@@ -9,7 +9,7 @@ use crate::repository::Repository;
 use crate::repository::error::RepositoryError;
 use crate::repository::lock::nonce;
 use crate::repository::lock::record::LockRecord;
-use crate::store::ErrorKind;
+use crate::store::{ErrorKind, Object};
 
 /// Locks not refreshed for this long are stale: restic's limit.
 fn stale_after() -> TimeDelta {
@@ -119,15 +119,20 @@ async fn remove(repository: &Repository, locks: &[Standing]) -> Result<(), Repos
     Ok(())
 }
 
-/// The store's own idea of now: that of an object written for the purpose.
+/// The store's own idea of now: that of an object written for the purpose. Takes along what others have left that were killed while they asked.
 async fn store_now(repository: &Repository) -> Result<DateTime<Utc>, RepositoryError> {
     let key = format!("x-keepset/clock/{}", nonce()?);
     let store = repository.store();
     store.put_new(&key, Bytes::from_static(b"now")).await?;
     let listed = store.list("x-keepset/clock").await;
-    store.delete(std::slice::from_ref(&key)).await?;
-    match listed?.into_iter().find(|object| object.key == key) {
-        Some(object) => Ok(object.modified),
+    let now = listed.as_ref().ok().and_then(|listed| listed.iter().find(|object| object.key == key)).map(|object| object.modified);
+    // Nobody asks for so long.
+    let of_the_dead = |object: &&Object| now.is_some_and(|now| now - object.modified > stale_after());
+    let left = listed.iter().flatten().filter(of_the_dead).map(|object| object.key.clone());
+    store.delete(&left.chain([key.clone()]).collect::<Vec<_>>()).await?;
+    listed?;
+    match now {
+        Some(now) => Ok(now),
         None => Err(RepositoryError::damaged(format!("the store's list of `{key}`"), "an object just written is not in it")),
     }
 }

@@ -54,7 +54,8 @@ pub(super) async fn unindex(prune: &Prune<'_>, lock: &Lock, marked: Marked, repo
         condemned.iter().filter_map(|id| survey.present.get(id)).for_each(|size| report.condemned.add(*size));
         record::put(repository, &Record::Condemned(Condemned::new(prune.lock.clock.now(), condemned))).await?;
         lock.prove().await?;
-        let old: Vec<String> = old.iter().map(|id| format!("{}/{id}", index::FOLDER)).collect();
+        let mut old: Vec<String> = old.iter().map(|id| format!("{}/{id}", index::FOLDER)).collect();
+        old.sort_unstable();
         remove(repository, &old).await?;
     }
     // No run lives: what runs have left is of the dead, and so were the packs that they put.
