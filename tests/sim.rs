@@ -1,7 +1,8 @@
 //! Many processes at work in one repository, killed, cut off and with wrong clocks: is what was confirmed there, and does nothing harmful stay?
 //!
 //! Each run follows from its seed: one thread, virtual time, a store whose requests arrive late, twice or never. `KEEPSET_SIM_SEEDS` says how
-//! many, `KEEPSET_SIM_START` from which on; a seed that fails is made smaller and printed.
+//! many, `KEEPSET_SIM_START` from which on; a seed that fails is made smaller and printed. A simulated year has a backup in every eighth hour;
+//! `KEEPSET_SIM_HOURS=1` makes it each hour, and takes some minutes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 #[path = "sim/mod.rs"]
@@ -97,7 +98,7 @@ fn a_store_that_forgets_packs_is_found() {
 fn what_is_left_of_asking_for_the_stores_time_goes_with_the_next() {
     let runtime = runtime(0);
     runtime.block_on(async {
-        let world = World::new(0, false, true).await;
+        let world = World::new(0, false, true, 1).await;
         let (outside, day) = (world.outside(), std::time::Duration::from_secs(24 * 3600));
         let repository = outside.open().await.unwrap();
         // As one leaves it that is killed between its put and its delete.
@@ -111,7 +112,7 @@ fn what_is_left_of_asking_for_the_stores_time_goes_with_the_next() {
 }
 
 #[test]
-fn a_year_of_hourly_backups_keeps_what_retention_says_in_bounded_room() {
-    let year = year::live(number("KEEPSET_SIM_DAYS", 365));
+fn a_year_of_backups_keeps_what_retention_says_in_bounded_room() {
+    let year = year::live(number("KEEPSET_SIM_DAYS", 365), number("KEEPSET_SIM_HOURS", 8));
     println!("{year:?}");
 }

@@ -189,12 +189,29 @@ pub async fn save(store: &Store, object: &KeyObject) -> Result<Id, RepositoryErr
     Ok(id)
 }
 
-/// Every key object that can be read, with the reason where it cannot.
+/// Every key object that can be read, with the reason where it cannot. Begins anew where one goes meanwhile, since another has come before it:
+/// somebody replaces a password.
 pub async fn list(store: &Store) -> Result<Vec<(Id, Result<KeyObject, String>)>, RepositoryError> {
-    let mut keys = Vec::new();
+    let mut tries = 3;
+    loop {
+        tries -= 1;
+        let (keys, is_whole) = list_once(store).await?;
+        if is_whole || tries == 0 {
+            return Ok(keys);
+        }
+    }
+}
+
+/// The keys that were listed and are there, and whether these are all that were listed.
+async fn list_once(store: &Store) -> Result<(Vec<(Id, Result<KeyObject, String>)>, bool), RepositoryError> {
+    let (mut keys, mut is_whole) = (Vec::new(), true);
     for object in store.list(FOLDER).await? {
         let Some(Ok(id)) = object.key.strip_prefix("keys/").map(str::parse::<Id>) else { continue };
         let body = match store.get_within(&object.key, MAX_SMALL as u64).await {
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                is_whole = false;
+                continue;
+            }
             Err(error) if error.kind == ErrorKind::TooLong => {
                 keys.push((id, Err("it is far too long".to_owned())));
                 continue;
@@ -209,7 +226,7 @@ pub async fn list(store: &Store) -> Result<Vec<(Id, Result<KeyObject, String>)>,
         };
         keys.push((id, key));
     }
-    Ok(keys)
+    Ok((keys, is_whole))
 }
 
 /// The key that the password opens, and the master key in it. Of several it is the one whose master key `fits`; one that does not is
@@ -248,6 +265,32 @@ mod tests {
         assert_eq!(*key.to_bytes(), *master.to_bytes());
         let wrong = Password::generate().unwrap();
         assert!(matches!(open(&store, &wrong, |_| true).await, Err(RepositoryError::WrongPassword { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_replaced_while_keys_are_read_is_no_failure() {
+        use crate::store::Patience;
+        use crate::store::fault::{Fault, Faulty, Gate, Kind};
+        let (faulty, gate) = (Faulty::memory(|_, _| None), Gate::default());
+        let (store, master) = (faulty.store(Patience::local()), MasterKey::random().unwrap());
+        let new_key = || {
+            let password = Password::generate().unwrap();
+            let object = KeyObject::new(&master, &password, KeyOrigin::default()).unwrap();
+            (password, object)
+        };
+        let ((_, old), (password, new)) = (new_key(), new_key());
+        let old = format!("{FOLDER}/{}", save(&store, &old).await.unwrap());
+        let (going, held) = (old.clone(), gate.clone());
+        faulty.obey(move |_, call| (call.kind == Kind::Get && call.key == going).then(|| Fault::Held(held.clone())));
+        let replace = async {
+            gate.reached().await;
+            let id = save(&store, &new).await.unwrap();
+            store.delete(std::slice::from_ref(&old)).await.unwrap();
+            gate.open();
+            id
+        };
+        let (opened, id) = tokio::join!(open(&store, &password, |_| true), replace);
+        assert_eq!(opened.unwrap().0, id);
     }
 
     #[test]

@@ -36,9 +36,12 @@ pub mod tasks;
 pub mod tree;
 pub mod writer;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
+use zstd::bulk::Decompressor;
+use zstd::zstd_safe;
 
 use crate::model::id::Id;
 use crate::repository::codec::id_of;
@@ -267,8 +270,26 @@ fn limit(folder: &str) -> usize {
     if folder == index::FOLDER { MAX_INDEX } else { MAX_SMALL }
 }
 
-/// zstd frames of foreign writers may lack their content size, so the room grows as needed, up to a bound.
+/// The plain bytes of a small object, at most `limit` of them.
 fn decompress(bytes: &[u8], limit: usize) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        /// Made once for each thread: making one takes longer than unpacking with it.
+        static UNPACKER: RefCell<Decompressor<'static>> = RefCell::default();
+    }
+    /// As a frame that claims to grow more must show it first.
+    const PLAUSIBLE: usize = 64;
+    let claimed = zstd_safe::get_frame_content_size(bytes).ok().flatten().and_then(|size| usize::try_from(size).ok());
+    if let Some(size) = claimed.filter(|size| *size <= limit.min(bytes.len().saturating_mul(PLAUSIBLE))) {
+        let mut plain = Vec::with_capacity(size);
+        if UNPACKER.with_borrow_mut(|unpacker| unpacker.decompress_to_buffer(bytes, &mut plain)).is_ok() {
+            return Ok(plain);
+        }
+    }
+    decompress_slowly(bytes, limit)
+}
+
+/// zstd frames of foreign writers may lack their content size, so the room grows as needed, up to a bound.
+fn decompress_slowly(bytes: &[u8], limit: usize) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut plain = Vec::new();
     let mut decoder = zstd::stream::read::Decoder::new(bytes)?;
@@ -282,6 +303,26 @@ fn decompress(bytes: &[u8], limit: usize) -> std::io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_objects_unpack_whether_they_say_their_size_or_not_and_within_bounds() {
+        use std::io::Write;
+        let plain = b"{\"packs\":[]}".repeat(100);
+        let sized = zstd::bulk::compress(&plain, 3).unwrap();
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.write_all(&plain).unwrap();
+        let unsized_ = encoder.finish().unwrap();
+        assert_eq!((zstd_safe::get_frame_content_size(&sized).unwrap(), zstd_safe::get_frame_content_size(&unsized_).unwrap()), (Some(1200), None));
+        for frame in [&sized, &unsized_, &[&sized[..], &unsized_].concat(), &zstd::bulk::compress(&vec![0; 1 << 20], 3).unwrap()] {
+            let whole = decompress(frame, 2 << 20).unwrap();
+            assert_eq!(whole, decompress_slowly(frame, 2 << 20).unwrap());
+            assert_eq!(decompress(frame, whole.len()).unwrap(), whole);
+            assert!(decompress(frame, whole.len() - 1).unwrap_err().to_string().contains("grows beyond"));
+            assert!(decompress(&frame[..frame.len() - 1], 2 << 20).is_err());
+        }
+        // A context that has met a broken frame is as good as before.
+        assert_eq!(decompress(&sized, 2 << 20).unwrap(), plain);
+    }
 
     #[tokio::test]
     async fn a_repository_opens_with_its_password_only() {

@@ -46,19 +46,19 @@ pub struct Year {
     pub bytes: u64,
 }
 
-/// Lives so many days. Panics where a promise is broken.
-pub fn live(days: u64) -> Year {
+/// Lives so many days, with a backup in every so many hours. Panics where a promise is broken.
+pub fn live(days: u64, hours: u64) -> Year {
     let runtime = runtime(365);
-    let year = runtime.block_on(days_go_by(days));
+    let year = runtime.block_on(days_go_by(days, hours));
     runtime.shutdown_background();
     keepset::random::Seeded::leave_this_thread();
     year
 }
 
-async fn days_go_by(days: u64) -> Year {
-    let world = World::new(365, false, true).await;
+async fn days_go_by(days: u64, hours: u64) -> Year {
+    let world = World::new(365, false, true, 1).await;
     let schedule = Schedule {
-        expression: "0 * * * *".parse::<Expression>().unwrap(),
+        expression: if hours == 1 { "0 * * * *".to_owned() } else { format!("0 */{hours} * * *") }.parse::<Expression>().unwrap(),
         zone: Berlin,
         jitter: Duration::from_secs(600),
         catch_up: Duration::from_secs(3600),
@@ -84,15 +84,15 @@ async fn days_go_by(days: u64) -> Year {
         let new = world.model.lock().unwrap().points.keys().find(|id| !known.contains(id)).copied().unwrap();
         made.insert(now, new);
         let local = now.with_timezone(&Berlin);
-        // At four each night, and so once a day whatever the clocks do.
-        if local.hour() == 4 && local.date_naive() != cleaned {
+        // With the first backup of the day, and so once a day whatever the clocks do.
+        if local.date_naive() != cleaned {
             cleaned = local.date_naive();
             year.forgotten += forget(&world.outside(), now).await;
             world.outside().prune(5.0, false, TimeDelta::days(1)).await.unwrap_or_else(|error| panic!("at {now}: {}", chain(error.as_ref())));
         }
         year.most_objects = year.most_objects.max(world.ground.below("").len());
         year.most_bytes = year.most_bytes.max(world.ground.bytes_below(""));
-        if local.day() == 1 && local.hour() == 5 {
+        if local.day() == 1 && local.hour() == 8 {
             year.restored += prove(&world).await;
         }
         year.most_points = year.most_points.max(world.ground.below("snapshots/").len());
@@ -104,10 +104,10 @@ async fn days_go_by(days: u64) -> Year {
     world.nothing_is_unneeded().await.unwrap();
     year.restored += prove(&world).await;
     let left = points(&world.outside()).await;
-    expect_buckets(&made, &left, days);
+    expect_buckets(&made, &left, days, hours);
     (year.points, year.objects, year.bytes) = (left.points.len(), world.ground.below("").len(), world.ground.bytes_below(""));
-    // An hour is an hour, whatever the clocks on the wall say.
-    assert_eq!(year.backups, days * 24, "{year:?}");
+    // An hour is an hour, whatever the clocks on the wall say. The year begins within reach of a time that has just gone, where not each hour is one.
+    assert_eq!(year.backups, days * 24 / hours + u64::from(hours > 1), "{year:?}");
     let most = (HOURLY + DAILY + WEEKLY + MONTHLY + YEARLY) as usize;
     assert!(year.points <= most && year.most_points <= most + 25, "{year:?}");
     // A point takes a snapshot, some index objects and its part of packs.
@@ -154,7 +154,7 @@ async fn prove(world: &World) -> u64 {
 }
 
 /// The newest of each of the last hours, days, weeks and months is there, found without what the product goes by.
-fn expect_buckets(made: &BTreeMap<DateTime<Utc>, Id>, left: &Points, days: u64) {
+fn expect_buckets(made: &BTreeMap<DateTime<Utc>, Id>, left: &Points, days: u64, hours: u64) {
     let there: BTreeSet<Id> = left.points.iter().map(|point| point.point.id).collect();
     let local = |time: &DateTime<Utc>| time.with_timezone(&Berlin);
     let newest_of = |bucket: &dyn Fn(&DateTime<Utc>) -> String, count: usize| {
@@ -167,9 +167,9 @@ fn expect_buckets(made: &BTreeMap<DateTime<Utc>, Id>, left: &Points, days: u64) 
         newest.truncate(count);
         newest
     };
-    let hours = newest_of(&|time| local(time).format("%F %H").to_string(), HOURLY as usize);
+    let newest = newest_of(&|time| local(time).format("%F %H").to_string(), HOURLY as usize);
     let all = [
-        (hours, HOURLY, days * 24),
+        (newest, HOURLY, days * 24 / hours),
         (newest_of(&|time| local(time).format("%F").to_string(), DAILY as usize), DAILY, days),
         (newest_of(&|time| local(time).format("%G %V").to_string(), WEEKLY as usize), WEEKLY, days / 7),
         (newest_of(&|time| local(time).format("%Y %m").to_string(), MONTHLY as usize), MONTHLY, days / 31),
