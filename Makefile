@@ -2,7 +2,7 @@
 # ($XDG_CACHE_HOME/keepset, else ~/.cache/keepset); what is there is used, nothing there is relied on.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak memory e2e chart testbed-up testbed-down fmt
+.PHONY: help demo test check bench sim soak memory e2e chart testbed-up testbed-down fmt
 
 CARGO ?= cargo
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/keepset
@@ -38,9 +38,12 @@ check: ## format, lints, docs, floor plan, dependencies, spelling
 bench: ## keepset beside restic, borg and bupstash (RUSTIC=1: and rustic), in turn, on files and on MinIO (long; ARGS="--help")
 	benches/run.py $(ARGS)
 
+sim: ## 20000 simulated lives of a repository, and a whole year of hourly backups (SEEDS=n, START=n; a seed that fails is made small and printed)
+	KEEPSET_SIM_SEEDS=$${SEEDS:-20000} KEEPSET_SIM_START=$${START:-0} KEEPSET_SIM_HOURS=1 $(CARGO) test --locked --test sim -- --nocapture
+
 soak: ## 300 random cycles of backup, kill, forget, prune and restore (CYCLES=n, SEED=n; a failure prints its seed)
 	tests/testbed/packages.sh
-	KEEPSET_SOAK_CYCLES=$${CYCLES:-300} KEEPSET_SOAK_SEED=$${SEED:-$$RANDOM$$RANDOM} $(CARGO) test --locked --test soak -- --nocapture
+	KEEPSET_SOAK_CYCLES=$${CYCLES:-300} KEEPSET_SOAK_ORACLE=1 KEEPSET_SOAK_SEED=$${SEED:-$$RANDOM$$RANDOM} $(CARGO) test --locked --test soak -- --nocapture
 
 memory: ## a million files and 20 GB of holes under a limit of 128 MiB (minutes, 10 GB of disk; ARGS="--help")
 	$(CARGO) build --locked --release

@@ -1,12 +1,14 @@
 //! Does a repository that is used, killed, forgotten from and pruned for a long time keep every point that it ever called complete?
 //!
 //! Random cycles of the real program on a folder, the same for the same seed as far as kills allow. `KEEPSET_SOAK_CYCLES` says how many,
-//! `KEEPSET_SOAK_SEED` from which seed; a failure prints both.
+//! `KEEPSET_SOAK_SEED` from which seed; a failure prints both. After every so many cycles as `KEEPSET_SOAK_ORACLE` says, stock restic reads all of the
+//! repository and gives back a file.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 mod support;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -216,6 +218,30 @@ impl Story {
         }
     }
 
+    fn restic(&self) -> Restic {
+        let password = fs::read_to_string(self.keepset.path("password")).unwrap();
+        Restic::new(self.keepset.path("repository").to_str().unwrap(), password.trim_end())
+    }
+
+    /// Stock restic takes whatever kills have left for a sound repository, and gives some file of some point back as it was.
+    fn ask_restic(&mut self) {
+        let restic = self.restic();
+        // Locks of the killed stand.
+        restic.run(["check", "--read-data", "--no-lock"]);
+        let point = self.any_point();
+        let claim = format!("data-web-{}", self.dice.below(2));
+        let place = self.points[&point].join(&claim);
+        let files = files_below(&place);
+        if files.is_empty() {
+            return;
+        }
+        let file = &files[self.dice.below(files.len())];
+        let path = Path::new("/shop/web").join(&claim).join(file.strip_prefix(&place).unwrap());
+        self.tell(format!("restic dumps {} of {}", path.display(), &point[..8]));
+        let args = [OsStr::new("dump"), OsStr::new("--no-lock"), OsStr::new(&point), path.as_os_str()];
+        assert!(restic.run(args) == fs::read(file).unwrap(), "restic gives back other bytes of {}", path.display());
+    }
+
     /// Everything that was ever called complete and not forgotten, back again; and stock restic's word for the repository.
     fn end(&mut self) {
         self.keepset.ok(["prune"]);
@@ -223,22 +249,43 @@ impl Story {
         for point in self.order.clone() {
             self.restore(&point);
         }
-        let password = fs::read_to_string(self.keepset.path("password")).unwrap();
         self.keepset.ok(["unlock"]);
-        Restic::new(self.keepset.path("repository").to_str().unwrap(), password.trim_end()).check();
+        self.restic().check();
     }
+}
+
+/// Regular files below a folder, in a fixed order.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let (mut files, mut todo) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = todo.pop() {
+        let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        for path in paths {
+            let kind = fs::symlink_metadata(&path).unwrap().file_type();
+            if kind.is_dir() {
+                todo.push(path);
+            } else if kind.is_file() {
+                files.push(path);
+            }
+        }
+    }
+    files
 }
 
 #[test]
 fn a_long_life_of_backups_kills_prunes_and_restores_loses_no_point() {
     let number = |name: &str, otherwise: u64| std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap());
     let (seed, cycles) = (number("KEEPSET_SOAK_SEED", 20_261_124), number("KEEPSET_SOAK_CYCLES", 30));
+    let oracle = number("KEEPSET_SOAK_ORACLE", 10);
     let mut story = Story::new(seed);
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         story.backup();
         for cycle in 0..cycles {
             story.tell(format!("cycle {cycle}"));
             story.cycle();
+            if cycle % oracle == oracle - 1 {
+                story.ask_restic();
+            }
         }
         story.end();
     }));
