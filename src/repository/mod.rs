@@ -312,7 +312,10 @@ mod tests {
         let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
         encoder.write_all(&plain).unwrap();
         let unsized_ = encoder.finish().unwrap();
-        assert_eq!((zstd_safe::get_frame_content_size(&sized).unwrap(), zstd_safe::get_frame_content_size(&unsized_).unwrap()), (Some(1200), None));
+        assert_eq!(
+            (zstd_safe::get_frame_content_size(&sized).unwrap(), zstd_safe::get_frame_content_size(&unsized_).unwrap()),
+            (Some(1200), None)
+        );
         for frame in [&sized, &unsized_, &[&sized[..], &unsized_].concat(), &zstd::bulk::compress(&vec![0; 1 << 20], 3).unwrap()] {
             let whole = decompress(frame, 2 << 20).unwrap();
             assert_eq!(whole, decompress_slowly(frame, 2 << 20).unwrap());

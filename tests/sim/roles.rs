@@ -304,8 +304,11 @@ impl Process {
         let orphans: Vec<String> = present.iter().filter(|id| !packs.contains_key(id)).map(pack::key).collect();
         repository.store().delete(&orphans).await?;
         let is_needed = |kind: BlobKind, id: &Id| index.first_row(kind, id).is_some_and(|row| needed.has(row));
-        let kept: Vec<(Id, Vec<PackEntry>)> =
-            packs.iter().filter(|(_, entries)| entries.iter().any(|entry| is_needed(entry.kind, &entry.id))).map(|(id, entries)| (*id, entries.clone())).collect();
+        let kept: Vec<(Id, Vec<PackEntry>)> = packs
+            .iter()
+            .filter(|(_, entries)| entries.iter().any(|entry| is_needed(entry.kind, &entry.id)))
+            .map(|(id, entries)| (*id, entries.clone()))
+            .collect();
         if kept.len() == packs.len() {
             return Ok(());
         }

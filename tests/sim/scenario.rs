@@ -10,9 +10,14 @@ pub const SETS: [&str; 2] = ["shop/web", "shop/db"];
 pub enum Role {
     Backup(usize),
     /// Percent that may stay unused, and whether condemned packs go at once.
-    Prune { max_unused: u8, now: bool },
+    Prune {
+        max_unused: u8,
+        now: bool,
+    },
     /// But so many of each set.
-    Forget { last: u32 },
+    Forget {
+        last: u32,
+    },
     Check,
     /// All that is there is read.
     Restore,
@@ -90,8 +95,7 @@ impl Scenario {
         let mut weather = Weather::default();
         if dice.happens(650) {
             let mut often = |most: u64| if dice.happens(500) { dice.below(most) } else { 0 };
-            weather =
-                Weather { lost_requests: often(40), lost_replies: often(40), busy: often(40), slow: often(30), silent: often(15) };
+            weather = Weather { lost_requests: often(40), lost_replies: often(40), busy: often(40), slow: often(30), silent: often(15) };
         }
         let gaps: Vec<u64> = (0..dice.between(2, 4)).map(|_| dice.of_list(&[0, 300, 2400, 172_800])).collect();
         let mut scenario = Scenario { seed, weather, actors: Vec::new(), gaps, forgets_packs: false };

@@ -341,13 +341,7 @@ fn missing(path: &str) -> Error {
 }
 
 fn meta(key: &str, stored: &Stored) -> ObjectMeta {
-    ObjectMeta {
-        location: Path::from(key),
-        last_modified: stored.modified,
-        size: stored.bytes.len() as u64,
-        e_tag: None,
-        version: None,
-    }
+    ObjectMeta { location: Path::from(key), last_modified: stored.modified, size: stored.bytes.len() as u64, e_tag: None, version: None }
 }
 
 fn is_below(key: &str, folder: &str) -> bool {

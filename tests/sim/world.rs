@@ -85,13 +85,7 @@ async fn live(scenario: &Scenario, log: bool) -> Outcome {
     let world = World::new(scenario.seed, log, scenario.is_lawful(), 2).await;
     let violation = world.tell(scenario).await.err();
     let model = world.model.lock().unwrap();
-    Outcome {
-        violation,
-        trace: world.ground.trace(),
-        requests: world.ground.requests(),
-        log: world.ground.log(),
-        ends: model.ends.clone(),
-    }
+    Outcome { violation, trace: world.ground.trace(), requests: world.ground.requests(), log: world.ground.log(), ends: model.ends.clone() }
 }
 
 impl World {
@@ -122,8 +116,7 @@ impl World {
         }
         for (round, gap) in scenario.gaps.iter().enumerate() {
             self.ground.set_weather(scenario.weather);
-            let mut at_work: FuturesUnordered<_> =
-                scenario.actors.iter().map(|actor| self.act(scenario.seed, actor, round)).collect();
+            let mut at_work: FuturesUnordered<_> = scenario.actors.iter().map(|actor| self.act(scenario.seed, actor, round)).collect();
             while at_work.next().await.is_some() {}
             drop(at_work);
             self.ground.set_weather(Weather::default());
@@ -185,11 +178,8 @@ impl World {
         }
         self.look_at_passwords().await?;
         let repository = outside.open().await.map_err(told)?;
-        let index = if self.lawful {
-            Index::load(&repository).await
-        } else {
-            Index::load_readable(&repository).await.map(|(index, _)| index)
-        };
+        let index =
+            if self.lawful { Index::load(&repository).await } else { Index::load_readable(&repository).await.map(|(index, _)| index) };
         let reader = Reader::new(&repository, Arc::new(index.map_err(told)?));
         let points = list_points(&reader, None).await.map_err(told)?;
         if let Some(damaged) = points.unreadable.first() {
@@ -199,7 +189,9 @@ impl World {
             let model = self.model.lock().unwrap();
             model.points.keys().filter(|id| !model.going.contains(id)).copied().collect()
         };
-        if self.lawful && let Some(foreign) = points.foreign.first() {
+        if self.lawful
+            && let Some(foreign) = points.foreign.first()
+        {
             return Err(format!("snapshot {} is no point: {:?}", foreign.id, foreign.reason));
         }
         let there: HashSet<Id> = points.points.iter().map(|point| point.point.id).collect();
@@ -342,6 +334,7 @@ pub fn describe(scenario: &Scenario, violation: &str) -> String {
     let log = run(scenario, true).log;
     let last = log[log.len().saturating_sub(150)..].join("\n");
     let seed = scenario.seed;
-    format!("{last}\n{scenario:#?}\n{violation}\nKEEPSET_SIM_START={seed} KEEPSET_SIM_SEEDS=1 cargo test --test sim any_seed -- --nocapture")
+    format!(
+        "{last}\n{scenario:#?}\n{violation}\nKEEPSET_SIM_START={seed} KEEPSET_SIM_SEEDS=1 cargo test --test sim any_seed -- --nocapture"
+    )
 }
-

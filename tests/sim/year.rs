@@ -88,7 +88,11 @@ async fn days_go_by(days: u64, hours: u64) -> Year {
         if local.date_naive() != cleaned {
             cleaned = local.date_naive();
             year.forgotten += forget(&world.outside(), now).await;
-            world.outside().prune(5.0, false, TimeDelta::days(1)).await.unwrap_or_else(|error| panic!("at {now}: {}", chain(error.as_ref())));
+            world
+                .outside()
+                .prune(5.0, false, TimeDelta::days(1))
+                .await
+                .unwrap_or_else(|error| panic!("at {now}: {}", chain(error.as_ref())));
         }
         year.most_objects = year.most_objects.max(world.ground.below("").len());
         year.most_bytes = year.most_bytes.max(world.ground.bytes_below(""));
