@@ -66,7 +66,7 @@ pub struct Model {
     pub passwords: Vec<Password>,
     /// These must.
     pub sure_passwords: Vec<Password>,
-    /// Processes that were killed, or ended by an error.
+    /// Processes that were killed, or ended by an error, or could not take their lock away when all else was done.
     pub ended_badly: usize,
     /// What was found wrong on the way.
     pub violations: Vec<String>,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use keepset::clock::Clock;
 use keepset::model::claim::{ClaimId, ClaimPlace, ClaimShape};
+use keepset::model::content::Content;
 use keepset::model::entry::{Attrs, Entry, Kind};
 use keepset::model::id::Id;
 use keepset::model::manifest::{Consistency, SetRecord};
@@ -48,7 +49,7 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 fn file(writer: &Writer, encoder: &mut Encoder, name: &str, chunks: &[u64]) -> Result<Entry, RepositoryError> {
-    let mut content = Vec::new();
+    let mut content = Content::default();
     let mut size = 0;
     for number in chunks {
         let plain = chunk(*number);
@@ -89,7 +90,7 @@ pub async fn read(reader: &Reader, root: Id) -> Result<BTreeMap<String, Vec<u8>>
             match entry.kind {
                 Kind::File { content } => {
                     let mut bytes = Vec::new();
-                    for id in content {
+                    for id in &content {
                         bytes.extend(reader.chunk(&id).await?);
                     }
                     files.insert(path, bytes);
@@ -127,6 +128,8 @@ async fn save(repository: Repository, job: MoverJob, model: Arc<Mutex<Model>>, c
                 dirs: 0,
                 bytes: 0,
                 cut: cut.clone(),
+                change_detection: None,
+                clock_lag: 0,
                 problems: Vec::new(),
             });
             model.runs.entry(job.run.clone()).or_default().insert(claim.name.clone(), files);

@@ -93,6 +93,11 @@ impl Ground {
         self.state().weather = weather;
     }
 
+    /// Requests may fail.
+    pub fn is_rough(&self) -> bool {
+        self.state().weather != Weather::default()
+    }
+
     /// From now on, some packs that it has confirmed are gone after a while.
     pub fn forget_packs(&self) {
         self.state().forgets_packs = true;

@@ -161,7 +161,7 @@ impl World {
         self.ground.note(&format!("{name} ends: {kind} {text}"));
         let mut model = self.model.lock().unwrap();
         *model.ends.entry((step.role.name(), kind)).or_default() += 1;
-        model.ended_badly += usize::from(kind != "done");
+        model.ended_badly += usize::from(kind != "done" || self.ground.is_rough());
         let backup = matches!(step.role, Role::Backup(_));
         let impossible = kind == "hangs" || (self.lawful && (kind == "damage" || (kind == "vanished" && !backup)));
         if impossible {
