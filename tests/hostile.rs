@@ -17,6 +17,7 @@ use keepset::model::id::Id;
 use keepset::monitor::Silent;
 use keepset::repository::check::{CheckOptions, check};
 use keepset::repository::codec::id_of;
+use keepset::repository::hash::Pieces;
 use keepset::repository::index::{self, Index};
 use keepset::repository::key::Password;
 use keepset::repository::pack::{BlobKind, PackEntry};
@@ -296,16 +297,29 @@ impl Trap {
     }
 }
 
-/// A zstd frame of `begin`, a quarter of a gigabyte of `filling`, and `end`; and how long that is.
-fn bomb(begin: &[u8], filling: u8, end: &[u8]) -> (Vec<u8>, u32) {
-    const LENGTH: u64 = 256 << 20;
-    let plain = begin.chain(std::io::repeat(filling).take(LENGTH - (begin.len() + end.len()) as u64)).chain(end);
-    (zstd::encode_all(plain, 1).unwrap(), u32::try_from(LENGTH).unwrap())
+/// A zstd frame of `begin`, so many megabytes of `filling`, and `end`; and how long that is.
+fn bomb(begin: &[u8], filling: u8, end: &[u8], megabytes: u64) -> (Vec<u8>, u32) {
+    let length = megabytes << 20;
+    let plain = begin.chain(std::io::repeat(filling).take(length - (begin.len() + end.len()) as u64)).chain(end);
+    (zstd::encode_all(plain, 1).unwrap(), u32::try_from(length).unwrap())
+}
+
+struct Hashing<'a>(&'a mut Pieces);
+
+impl std::io::Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.add(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]
 fn a_few_kilobytes_that_unpack_to_hundreds_of_megabytes_are_refused_wherever_they_stand() {
-    let (frame, length) = bomb(b"", 0, b"");
+    let (frame, length) = bomb(b"", 0, b"", 256);
     // The ids are never compared: nobody unpacks that far.
     let fake = Id([0xb0; 32]);
     claim(|crafted| {
@@ -313,12 +327,30 @@ fn a_few_kilobytes_that_unpack_to_hundreds_of_megabytes_are_refused_wherever_the
         vec![file("x", &[fake], length.into())]
     })
     .spring(true, Refused("claim to unpack to"));
-    let (frame, length) = bomb(b"{\"nodes\":[", b' ', b"]}");
+    // Trees are unpacked piece by piece: they cost time, and no memory.
+    let (frame, length) = bomb(b"{\"nodes\":[", b' ', b"]}", 64);
     claim(|crafted| {
         crafted.add_as(BlobKind::Tree, fake, &frame, Some(length));
         vec![dir("x", &fake)]
     })
-    .spring(true, Refused("claim to unpack to"));
+    .spring(true, Refused("its bytes are not those that its name says"));
+    let mut right = Pieces::default();
+    std::io::copy(&mut zstd::Decoder::new(&frame[..]).unwrap(), &mut Hashing(&mut right)).unwrap();
+    let right = right.finish();
+    claim(|crafted| {
+        crafted.add_as(BlobKind::Tree, right, &frame, Some(length));
+        vec![dir("x", &right)]
+    })
+    .spring(false, Back);
+    let (frame, length) = bomb(b"{\"nodes\":[{\"name\":\"", b'x', b"\",\"type\":\"fifo\"}]}", 64);
+    let mut right = Pieces::default();
+    std::io::copy(&mut zstd::Decoder::new(&frame[..]).unwrap(), &mut Hashing(&mut right)).unwrap();
+    let right = right.finish();
+    claim(|crafted| {
+        crafted.add_as(BlobKind::Tree, right, &frame, Some(length));
+        vec![dir("x", &right)]
+    })
+    .spring(true, Refused("one of its nodes has more than"));
     // A frame that unpacks to more than the index says.
     claim(|crafted| {
         crafted.add_as(BlobKind::Tree, fake, &frame, Some(100));
@@ -327,7 +359,7 @@ fn a_few_kilobytes_that_unpack_to_hundreds_of_megabytes_are_refused_wherever_the
     .spring(true, Refused("is damaged"));
     for folder in [index::FOLDER, snapshot::FOLDER] {
         let trap = claim(|crafted| vec![file("x", &[crafted.data(b"data")], 4)]);
-        let (frame, _) = bomb(b"{", b' ', b"}");
+        let (frame, _) = bomb(b"{", b' ', b"}", 256);
         let sealed = trap.seal(&[&[2], &frame[..]].concat());
         let name = id_of(&sealed).hex();
         fs::write(trap.keepset.path(&format!("repository/{folder}/{name}")), sealed).unwrap();

@@ -143,6 +143,37 @@ fn points_of_several_sets_are_whole_for_restic_and_stay_so_when_it_prunes_one() 
     }
 }
 
+#[test]
+fn sparse_files_and_huge_folders_are_whole_for_restic() {
+    use std::os::unix::fs::FileExt;
+    let keepset = Keepset::bare().with("KEEPSET_PASSWORD", PASSWORD);
+    let (work, live) = (keepset.dir.path(), keepset.path("live"));
+    let (huge, small) = (live.join("data-web-0"), live.join("data-web-1"));
+    fs::create_dir_all(huge.join("many")).unwrap();
+    fs::create_dir_all(&small).unwrap();
+    let sparse = |path: &Path, size: u64| {
+        let file = fs::File::create(path).unwrap();
+        file.set_len(size).unwrap();
+        file.write_all_at(&Dice(size).bytes(700_000), size / 3).unwrap();
+    };
+    sparse(&huge.join("disk.img"), 1 << 40);
+    sparse(&small.join("disk.img"), 100 << 20);
+    for number in 0..12_000 {
+        fs::write(huge.join(format!("many/{number}")), "").unwrap();
+    }
+    keepset.ok(["init"]);
+    let done = keepset.json(["backup", "shop/web", "--from", live.to_str().unwrap()]);
+    let point = done["backups"][0]["point"].as_str().unwrap();
+    let restic = Restic::new(keepset.path("repository").to_str().unwrap(), PASSWORD);
+    restic.check();
+    let listed = restic.text(["ls", "-l", point]);
+    assert!(listed.lines().any(|line| line.contains("1099511627776") && line.ends_with("/data-web-0/disk.img")));
+    assert_eq!(listed.lines().filter(|line| line.contains("/data-web-0/many/")).count(), 12_000);
+    let target = work.join("by-restic");
+    restic.run(["restore", point, "--target", target.to_str().unwrap(), "--include", "/shop/web/data-web-1"]);
+    assert!(fs::read(target.join("shop/web/data-web-1/disk.img")).unwrap() == fs::read(small.join("disk.img")).unwrap());
+}
+
 /// Some 200 MB: a few large files, many small ones.
 fn file_set(folder: &Path) {
     let mut dice = Dice(2026);

@@ -89,8 +89,8 @@ async fn every_operation_asks_its_store_as_little_as_it_can() {
         "first backup",
         Counts {
             puts: LOCK.puts + begin_puts + claims * mover_puts + seal_puts,
-            // Each mover sees the indexes of those before it, the seal those of all.
-            gets: claims + (1 + 2) + claims,
+            // Each mover sees the indexes of those before it, the seal those of all, and it reads the tree of each claim.
+            gets: claims + (1 + 2) + claims + claims,
             heads: 0,
             // The plan reads the index and the snapshots.
             lists: LOCK.lists + begin_lists + 2 + claims * mover_lists + seal_lists,
@@ -106,8 +106,8 @@ async fn every_operation_asks_its_store_as_little_as_it_can() {
         Counts {
             puts: LOCK.puts + begin_puts + claims + seal_puts,
             // The plan reads the indexes, the last point's snapshot, its upper trees at once and its manifest; each mover the config, the
-            // indexes, and the trees of its claim's last point at once.
-            gets: indexes + 3 + claims * (1 + indexes + 1),
+            // indexes, and the trees of its claim's last point at once; the seal the tree of each claim.
+            gets: indexes + 3 + claims * (1 + indexes + 1) + claims,
             heads: 0,
             lists: LOCK.lists + begin_lists + 2 + claims * mover_lists + seal_lists,
             deletes: LOCK.deletes + 1,

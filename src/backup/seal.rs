@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, FixedOffset};
+use futures::{StreamExt, TryStreamExt};
 
 use crate::backup::Backup;
 use crate::backup::error::BackupError;
@@ -29,6 +30,8 @@ use crate::repository::writer::{Writer, WriterOptions};
 
 /// Long files of ours (manifests of huge sets, lists of problems) are cut here; any reader puts the parts together.
 const CHUNK: usize = 4 << 20;
+/// Claims whose trees are read at the same time.
+const ROOTS: usize = 4;
 /// What the seal itself may take.
 const MEMORY: u64 = 32 << 20;
 
@@ -74,8 +77,13 @@ impl Sealing<'_> {
         }
         let complete = manifest.claims.iter().all(|claim| claim.status == ClaimStatus::Saved && claim.unreadable == 0);
         // Of a large repository the proof is a long list to wait for; what is written meanwhile counts for nothing without the snapshot.
-        let (proof, tree) = tokio::join!(self.prove_present(&reports, &index), self.write(Arc::clone(&index), &manifest, &saved));
+        let (proof, roots, tree) = tokio::join!(
+            self.prove_present(&reports, &index),
+            self.prove_roots(&saved, &index),
+            self.write(Arc::clone(&index), &manifest, &saved)
+        );
         proof?;
+        roots?;
         let tree = tree?;
         let set = self.set();
         let snapshot = Snapshot {
@@ -145,6 +153,18 @@ impl Sealing<'_> {
             reports.iter().flat_map(|report| &report.claims).map(|claim| folder(claim.name.as_bytes(), claim.root.clone(), claim.tree));
         let proof = prove::prove(&Reader::new(repository, Arc::clone(index)), roots.collect(), &present).await?;
         if proof.holds() { Ok(()) } else { Err(BackupError::Vanished { what: proof.absent.join(", ") }) }
+    }
+
+    /// The tree of every claim can be read, as a restore will: a point that nobody can open is not complete.
+    async fn prove_roots(&self, saved: &Saved<'_>, index: &Arc<Index>) -> Result<(), BackupError> {
+        let reader = Reader::new(&self.backup.repository, Arc::clone(index));
+        let read = |tree: Id| {
+            let reader = reader.clone();
+            async move { reader.entries(&tree).await?.try_for_each(|entry| entry.map(|_| ())) }
+        };
+        let trees: Vec<Id> = saved.values().map(|claim| claim.tree).collect();
+        futures::stream::iter(trees).map(read).buffer_unordered(ROOTS).try_collect::<()>().await?;
+        Ok(())
     }
 
     fn set(&self) -> SetName {

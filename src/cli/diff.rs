@@ -13,6 +13,7 @@ use crate::cli::wire::Wire;
 use crate::cli::words;
 use crate::model::entry::{Entry, Kind};
 use crate::model::id::Id;
+use crate::repository::entries::Entries;
 use crate::repository::points::{StoredPoint, list_points};
 use crate::repository::reader::Reader;
 
@@ -127,17 +128,22 @@ impl Differ<'_> {
                 continue;
             }
             let below = waiting.len();
-            let mut old = self.read(from).await?.into_iter().peekable();
-            let mut new = self.read(to).await?.into_iter().peekable();
+            let (mut olds, mut news) = (self.read(from).await?, self.read(to).await?);
+            let (mut old, mut new) = (olds.next().transpose()?, news.next().transpose()?);
             loop {
-                let order = match (old.peek(), new.peek()) {
+                let order = match (&old, &new) {
                     (None, None) => break,
                     (Some(_), None) => Ordering::Less,
                     (None, Some(_)) => Ordering::Greater,
                     (Some(a), Some(b)) => a.name.cmp(&b.name),
                 };
-                let a = if order.is_le() { old.next() } else { None };
-                let b = if order.is_ge() { new.next() } else { None };
+                let (mut a, mut b) = (None, None);
+                if order.is_le() {
+                    a = std::mem::replace(&mut old, olds.next().transpose()?);
+                }
+                if order.is_ge() {
+                    b = std::mem::replace(&mut new, news.next().transpose()?);
+                }
                 let Some(name) = a.as_ref().or(b.as_ref()).map(|entry| entry.name.clone()) else { break };
                 let path = entries::join(&path, &name);
                 self.pair(&path, a.as_ref(), b.as_ref())?;
@@ -153,10 +159,10 @@ impl Differ<'_> {
         Ok(())
     }
 
-    async fn read(&self, tree: Option<Id>) -> anyhow::Result<Vec<Entry>> {
+    async fn read(&self, tree: Option<Id>) -> anyhow::Result<Entries> {
         Ok(match tree {
-            Some(tree) => self.reader.tree(&tree).await?,
-            None => Vec::new(),
+            Some(tree) => self.reader.entries(&tree).await?,
+            None => Entries::default(),
         })
     }
 

@@ -113,8 +113,9 @@ pub async fn find(reader: &Reader, tree: Id, claim: &str, path: &str) -> anyhow:
     let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
     while let Some(part) = parts.next() {
         let name = path_from_text(part);
-        let found = reader.tree(&tree).await?.into_iter().find(|entry| entry.name == name || entry.name == part.as_bytes());
-        let Some(entry) = found else {
+        let mut entries = reader.entries(&tree).await?;
+        let is_it = |entry: &Entry| entry.name == name || entry.name == part.as_bytes();
+        let Some(entry) = entries.find(|entry| entry.as_ref().map_or(true, is_it)).transpose()? else {
             return Err(CliError::failed(
                 format!("there is no `{part}` in {walked}"),
                 format!("`keepset ls POINT {walked}` shows what there is"),

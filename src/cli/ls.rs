@@ -100,10 +100,10 @@ impl Lister<'_> {
     /// levels share one path, so that it costs no memory either.
     async fn folder(&self, path: &str, tree: Id) -> anyhow::Result<()> {
         let mut path = path.to_owned();
-        let mut waiting = vec![(path.len(), self.reader.tree(&tree).await?.into_iter())];
+        let mut waiting = vec![(path.len(), self.reader.entries(&tree).await?)];
         while let Some((length, entries)) = waiting.last_mut() {
             path.truncate(*length);
-            let Some(entry) = entries.next() else {
+            let Some(entry) = entries.next().transpose()? else {
                 waiting.pop();
                 continue;
             };
@@ -113,7 +113,7 @@ impl Lister<'_> {
             if self.recursive
                 && let Some(tree) = entries::subtree(&entry, &path)?
             {
-                waiting.push((path.len(), self.reader.tree(&tree).await?.into_iter()));
+                waiting.push((path.len(), self.reader.entries(&tree).await?));
             }
         }
         Ok(())

@@ -3,11 +3,12 @@
 //! One thread walks the point's trees beside the volume's folders; workers read files from the disk rather than from memory, as far as the
 //! kernel lets its copies go, and hash them chunk by chunk. Nothing is changed, and a first difference ends nothing: all of them are listed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::iter::Peekable;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::{thread, vec};
 
 use crossbeam_channel::{Receiver, Sender};
 use tokio::runtime::Handle;
@@ -23,12 +24,13 @@ use crate::mover::counters::{Counters, add};
 use crate::mover::error::MoverError;
 use crate::mover::image::PIECE as IMAGE_PIECE;
 use crate::mover::zeros::ZeroChunks;
+use crate::repository::entries::Entries;
 use crate::repository::error::RepositoryError;
 use crate::repository::hash::{Pieces, id_of};
 use crate::repository::pack::BlobKind;
 use crate::repository::reader::Reader;
 use crate::repository::same_file::FileId;
-use crate::volume::{Device, Dir, DirStack, FileKind, OpenFile, RawEntry, VolumeError, is_device};
+use crate::volume::{Device, Dir, DirStack, FileKind, Names, OpenFile, RawEntry, VolumeError, is_device};
 
 /// What the claims of one mover share.
 pub struct Tools {
@@ -44,6 +46,8 @@ pub struct Tools {
 
 /// Folders held open on the way down.
 const MAX_OPEN: usize = 128;
+/// A folder of at most this many entries is looked at in the order of inodes; a larger one name by name, which takes less memory.
+const IN_LIST: usize = 4096;
 /// Files that wait for a worker.
 const WAITING: usize = 256;
 /// Bytes that are read at a time.
@@ -73,8 +77,15 @@ struct FileJob {
 
 /// A folder on the way down: what the point has in it that is not looked at yet.
 struct Level {
-    expected: std::vec::IntoIter<Entry>,
-    there: BTreeMap<Vec<u8>, RawEntry>,
+    expected: Entries,
+    there: There,
+}
+
+/// What a folder of the volume holds, in the order of names.
+enum There {
+    Listed(Peekable<vec::IntoIter<RawEntry>>),
+    /// A large one's, looked at name by name.
+    Named(Names, usize),
 }
 
 /// Compares one claim's volume with its tree. Blocks; for a thread outside of the runtime. What differs is in the report's problems:
@@ -162,9 +173,9 @@ impl Proof<'_> {
             if self.stopped() {
                 return Ok(());
             }
-            let Some(entry) = level.expected.next() else {
-                for name in level.there.keys() {
-                    self.differs(&dir.path_of(name), "the point does not have it");
+            let Some(entry) = level.expected.next().transpose()? else {
+                while let Some(name) = level.there.next_before(None) {
+                    self.differs(&dir.path_of(&name), "the point does not have it");
                 }
                 levels.pop();
                 if !levels.is_empty() {
@@ -173,9 +184,19 @@ impl Proof<'_> {
                 continue;
             };
             let path = dir.path_of(&entry.name);
-            let Some(raw) = level.there.remove(&entry.name) else {
-                self.differs(&path, "it is not there");
-                continue;
+            while let Some(name) = level.there.next_before(Some(entry.name.as_slice())) {
+                self.differs(&dir.path_of(&name), "the point does not have it");
+            }
+            let raw = match level.there.take(&dir, &entry.name) {
+                Some(Ok(raw)) => raw,
+                Some(Err(error)) if !error.is_vanished() => {
+                    self.unreadable(&path, &error);
+                    continue;
+                }
+                None | Some(Err(_)) => {
+                    self.differs(&path, "it is not there");
+                    continue;
+                }
             };
             if raw.stat.kind != FileKind::from(&entry.kind) {
                 self.differs(&path, format!("it is {} instead of {}", in_words(raw.stat.kind), in_words(FileKind::from(&entry.kind))));
@@ -227,15 +248,14 @@ impl Proof<'_> {
 
     fn level(&self, dir: &Dir, tree: &Id) -> Result<Level, MoverError> {
         add(&self.tools.counters.dirs, 1);
-        let expected = self.tools.runtime.block_on(self.tools.reader.tree(tree))?;
-        let there = match dir.list() {
-            Ok(list) => list.into_iter().map(|raw| (raw.name.clone(), raw)).collect(),
+        let expected = self.tools.runtime.block_on(self.tools.reader.entries(tree))?;
+        match There::of(dir) {
+            Ok(there) => Ok(Level { expected, there }),
             Err(error) => {
                 self.unreadable(&dir.path_of(b""), &error);
-                return Ok(Level { expected: Vec::new().into_iter(), there: BTreeMap::new() });
+                Ok(Level { expected: Entries::default(), there: There::Listed(Vec::new().into_iter().peekable()) })
             }
-        };
-        Ok(Level { expected: expected.into_iter(), there })
+        }
     }
 
     fn special(&self, dir: &Dir, path: &[u8], expected: &Entry, raw: &RawEntry, is_further: bool) {
@@ -406,6 +426,38 @@ impl Proof<'_> {
             self.differs(path, format!("its chunks have {at} bytes together, and it has {}", job.attrs.size));
         }
         Ok(())
+    }
+}
+
+impl There {
+    fn of(dir: &Dir) -> Result<There, VolumeError> {
+        let names = dir.names()?;
+        Ok(if names.len() <= IN_LIST { There::Listed(dir.list()?.into_iter().peekable()) } else { There::Named(names, 0) })
+    }
+
+    /// The next name, if it stands before this one.
+    fn next_before(&mut self, name: Option<&[u8]>) -> Option<Vec<u8>> {
+        let is_before = |next: &[u8]| name.is_none_or(|name| next < name);
+        match self {
+            There::Listed(list) => list.next_if(|raw| is_before(&raw.name)).map(|raw| raw.name),
+            There::Named(names, next) => {
+                let name = names.get(*next).map(|(name, _)| name).filter(|name| is_before(name))?.to_vec();
+                *next += 1;
+                Some(name)
+            }
+        }
+    }
+
+    /// The next entry, if it has this name.
+    fn take(&mut self, dir: &Dir, name: &[u8]) -> Option<Result<RawEntry, VolumeError>> {
+        match self {
+            There::Listed(list) => list.next_if(|raw| raw.name == name).map(Ok),
+            There::Named(names, next) => {
+                names.get(*next).filter(|(next, _)| *next == name)?;
+                *next += 1;
+                Some(dir.stat_of(name).map(|stat| RawEntry { name: name.to_vec(), stat }))
+            }
+        }
     }
 }
 

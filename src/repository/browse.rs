@@ -12,8 +12,8 @@ pub async fn entry_at(reader: &Reader, tree: &Id, path: &str) -> Result<Option<E
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     let mut folder = *tree;
     for (number, part) in parts.iter().enumerate() {
-        let entries = reader.tree(&folder).await?;
-        let Some(entry) = entries.into_iter().find(|entry| entry.name == part.as_bytes()) else { return Ok(None) };
+        let mut entries = reader.entries(&folder).await?;
+        let Some(entry) = entries.find_map(|entry| named(entry, part)).transpose()? else { return Ok(None) };
         if number + 1 == parts.len() {
             return Ok(Some(entry));
         }
@@ -21,6 +21,10 @@ pub async fn entry_at(reader: &Reader, tree: &Id, path: &str) -> Result<Option<E
         folder = subtree;
     }
     Ok(None)
+}
+
+fn named(entry: Result<Entry, RepositoryError>, name: &str) -> Option<Result<Entry, RepositoryError>> {
+    Some(entry).filter(|entry| entry.as_ref().map_or(true, |entry| entry.name == name.as_bytes()))
 }
 
 /// The tree of the folder at a path below `tree`: `tree` itself for an empty path, `None` where no folder is there.

@@ -1,11 +1,15 @@
 //! A blob's way between plain bytes and bytes as a pack holds them: compress, prove, seal; and back: open, decompress, compare ids.
 
+use std::io::{self, Read};
+use std::ops::Range;
+
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, Strategy};
 
 use crate::model::id::Id;
-use crate::repository::crypto::{Cipher, IV, MasterKey, OVERHEAD, TAG};
+use crate::repository::crypto::{Cipher, IV, MasterKey, TAG};
 use crate::repository::error::RepositoryError;
+use crate::repository::hash::Pieces;
 pub use crate::repository::hash::id_of;
 use crate::repository::pack::BlobKind;
 
@@ -14,17 +18,23 @@ use crate::repository::pack::BlobKind;
 pub const MAX_BLOB: usize = 1 << 30;
 /// A blob up to this size may have been compressed to anything: zeros shrink a thousandfold and more.
 const MAX_SHRUNK_CHUNK: u64 = 128 << 20;
-/// The same for a tree, which is text.
-const MAX_SHRUNK_TREE: u64 = 16 << 20;
-/// What is larger unpacks to at most this many times its size. The most regular folder that there can be shrinks to a 180th.
+/// What is larger unpacks to at most this many times its size.
 const MAX_RATIO: u64 = 512;
+/// The longest tree, unpacked: the format has 32-bit lengths. A folder of sparse files shrinks many thousandfold.
+pub const MAX_TREE: u64 = u32::MAX as u64;
+/// A tree that is longer unpacked never stands in memory as a whole: it is made, proven and read as a stream.
+pub const LARGE: u64 = 4 << 20;
+/// The same for chunks that are only proven, and everything whose kind is not known. Chunkers make none that is longer.
+const LARGE_CHUNK: u64 = 16 << 20;
 
 /// Whether a blob of `length` bytes in its pack may claim `plain` bytes before it was compressed. A few kilobytes that unpack to a gigabyte
-/// are an attack on memory.
+/// are an attack on memory where they are a chunk; a tree's reader does not hold what it unpacks to.
 pub fn check_claim(kind: BlobKind, length: u32, plain: u32) -> Result<(), String> {
-    let free = if kind == BlobKind::Tree { MAX_SHRUNK_TREE } else { MAX_SHRUNK_CHUNK };
     let (length, plain) = (u64::from(length), u64::from(plain));
-    if plain > MAX_BLOB as u64 || plain > free.max(length.saturating_mul(MAX_RATIO)) {
+    if kind == BlobKind::Tree && plain <= MAX_TREE {
+        return Ok(());
+    }
+    if plain > MAX_BLOB as u64 || plain > MAX_SHRUNK_CHUNK.max(length.saturating_mul(MAX_RATIO)) {
         return Err(format!("its {length} bytes claim to unpack to {plain}"));
     }
     Ok(())
@@ -38,6 +48,32 @@ pub const FAST: i32 = 2;
 const SMALL: usize = 128 << 10;
 const TUNED: [CParameter; 4] =
     [CParameter::Strategy(Strategy::ZSTD_fast), CParameter::WindowLog(20), CParameter::HashLog(17), CParameter::MinMatch(5)];
+
+/// What a compressor of this level is set to besides.
+pub(super) fn parameters(level: i32) -> impl Iterator<Item = CParameter> {
+    TUNED.into_iter().filter(move |_| level == FAST)
+}
+
+/// The hash of everything that comes out of `source`, which must be `length` bytes.
+pub(super) fn hash_all(source: &mut impl Read, length: u64) -> io::Result<Id> {
+    let mut buffer = vec![0; 128 << 10];
+    let (mut hash, mut found) = (Pieces::default(), 0);
+    loop {
+        let got = match source.read(&mut buffer) {
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        found += got as u64;
+        if found > length || (got == 0 && found < length) {
+            return Err(io::Error::other(format!("{} bytes instead of {length}", if got == 0 { "fewer" } else { "more" })));
+        }
+        if got == 0 {
+            return Ok(hash.finish());
+        }
+        hash.add(&buffer[..got]);
+    }
+}
 
 /// A blob as it goes into a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,17 +99,15 @@ pub struct Encoder {
 impl Encoder {
     /// Contexts are made once: zstd's own take longer to make than a small blob to compress.
     pub fn new(key: &MasterKey, level: i32) -> Result<Self, RepositoryError> {
-        let make = || -> std::io::Result<Self> {
+        let make = || -> io::Result<Self> {
             let mut compressor = Compressor::new(level)?;
             let mut small = Compressor::new(if level == FAST { FAST + 1 } else { level })?;
             for compressor in [&mut compressor, &mut small] {
                 compressor.set_parameter(CParameter::ChecksumFlag(false))?;
                 compressor.set_parameter(CParameter::ContentSizeFlag(true))?;
             }
-            if level == FAST {
-                for parameter in TUNED {
-                    compressor.set_parameter(parameter)?;
-                }
+            for parameter in parameters(level) {
+                compressor.set_parameter(parameter)?;
             }
             let mut probe = Compressor::new(1)?;
             probe.set_parameter(CParameter::Strategy(Strategy::ZSTD_fast))?;
@@ -103,9 +137,9 @@ impl Encoder {
             let compressor = if plain.len() < SMALL { &mut self.small } else { &mut self.compressor };
             let compressed = compressor.compress_to_buffer(plain, &mut self.sealed[IV..]).map_err(RepositoryError::Unfaithful)?;
             let claimed = u32::try_from(plain.len()).expect("chunkers and trees stay below 4 GiB");
-            let sealed = u32::try_from(compressed + OVERHEAD).unwrap_or(u32::MAX);
             // What a reader would take for an attack on its memory is stored raw: no point may rest on a blob that is refused later.
-            if compressed < plain.len() && check_claim(BlobKind::Tree, sealed, claimed).is_ok() {
+            let opened = u32::try_from(compressed).unwrap_or(u32::MAX);
+            if compressed < plain.len() && check_claim(BlobKind::Data, opened, claimed).is_ok() {
                 self.prove(plain, compressed)?;
                 length = compressed;
                 plain_length = Some(claimed);
@@ -128,7 +162,7 @@ impl Encoder {
         if self.proven == plain {
             Ok(())
         } else {
-            Err(RepositoryError::Unfaithful(std::io::Error::other("decompressed bytes differ from the source")))
+            Err(RepositoryError::Unfaithful(io::Error::other("decompressed bytes differ from the source")))
         }
     }
 
@@ -182,6 +216,31 @@ impl Decoder {
         };
         if id_of(plain) == *id { Ok(plain) } else { Err(damaged(&"its bytes are not those that its name says")) }
     }
+
+    /// Opens `sealed` in place and proves it as [`Decoder::decode`] does, in little memory whatever it unpacks to. Gives where its bytes are,
+    /// compressed as they were.
+    pub fn open_proven(&mut self, id: &Id, sealed: &mut [u8], plain_length: Option<u32>) -> Result<Range<usize>, RepositoryError> {
+        let damaged = |reason: &dyn std::fmt::Display| RepositoryError::damaged(format!("blob {id}"), reason);
+        let opened: &[u8] = self.cipher.open_in_place(sealed).map_err(|e| damaged(&e))?;
+        let range = IV..IV + opened.len();
+        let found = match plain_length {
+            None => id_of(opened),
+            Some(length) => {
+                let mut frame = zstd::stream::read::Decoder::with_buffer(opened).map_err(RepositoryError::Unfaithful)?;
+                hash_all(&mut frame, length.into()).map_err(|e| damaged(&e))?
+            }
+        };
+        if found == *id { Ok(range) } else { Err(damaged(&"its bytes are not those that its name says")) }
+    }
+
+    /// Proves a blob of whichever kind, as [`Decoder::decode`] does, in little memory.
+    pub fn prove(&mut self, id: &Id, sealed: &mut [u8], plain_length: Option<u32>) -> Result<(), RepositoryError> {
+        if plain_length.is_none_or(|length| u64::from(length) <= LARGE_CHUNK) {
+            self.decode(id, sealed, plain_length).map(|_| ())
+        } else {
+            self.open_proven(id, sealed, plain_length).map(|_| ())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -221,7 +280,7 @@ mod tests {
             let plain = what.repeat(times).into_bytes();
             let (encoded, sealed) = encoder.encode(&plain).unwrap();
             if let Some(plain) = encoded.plain_length {
-                check_claim(BlobKind::Tree, encoded.length, plain).unwrap();
+                check_claim(BlobKind::Data, encoded.length, plain).unwrap();
             }
             let mut sealed = sealed.to_vec();
             assert!(Decoder::new(&key).unwrap().decode(&id_of(&plain), &mut sealed, encoded.plain_length).unwrap() == plain);

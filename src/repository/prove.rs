@@ -84,17 +84,19 @@ pub async fn prove(reader: &Reader, entries: Vec<Entry>, present: &HashMap<Id, u
         let mut trees = futures::stream::iter(wanted)
             .map(|(_, id, times)| {
                 let reader = reader.clone();
-                tokio::spawn(async move { (id, times, reader.tree(&id).await) })
+                tokio::spawn(async move { (id, times, reader.entries(&id).await) })
             })
             .buffered(IN_FLIGHT);
         while let Some(read) = trees.next().await {
             let (id, times, tree) = read.map_err(|_| RepositoryError::Stopped)?;
-            match tree {
-                Ok(entries) => {
-                    for entry in &entries {
-                        take(reader.index(), entry, times, present, &mut links, &mut level, &mut proof);
-                    }
-                }
+            let read = tree.and_then(|mut entries| {
+                entries.try_for_each(|entry| {
+                    take(reader.index(), &entry?, times, present, &mut links, &mut level, &mut proof);
+                    Ok(())
+                })
+            });
+            match read {
+                Ok(()) => {}
                 Err(RepositoryError::Damaged { reason, .. }) => proof.miss(format!("tree {id}, which is damaged: {reason}")),
                 Err(error) => return Err(error),
             }

@@ -96,7 +96,8 @@ async fn named_by(reader: &Reader, row: u32) -> Result<(Vec<u32>, Vec<u32>), Rep
     let index = reader.index();
     let (id, _, _) = index.row(row);
     let (mut chunks, mut trees) = (Vec::new(), Vec::new());
-    for entry in reader.tree(&id).await? {
+    for entry in reader.entries(&id).await? {
+        let entry = entry?;
         match entry.kind {
             Kind::File { content } => {
                 for run in content.runs() {

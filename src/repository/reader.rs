@@ -10,12 +10,12 @@ use bytes::Bytes;
 use crate::model::entry::Entry;
 use crate::model::id::Id;
 use crate::repository::Repository;
-use crate::repository::codec::{self, Decoder, MAX_BLOB};
+use crate::repository::codec::{self, Decoder, LARGE, MAX_BLOB};
 use crate::repository::crypto::OVERHEAD;
+use crate::repository::entries::Entries;
 use crate::repository::error::RepositoryError;
 use crate::repository::index::{Index, Location};
 use crate::repository::pack::{self, BlobKind};
-use crate::repository::tree;
 
 /// Bytes of one window, and windows kept.
 const WINDOW: u64 = 512 << 10;
@@ -43,10 +43,19 @@ impl Reader {
         &self.index
     }
 
-    /// The entries of a tree, sorted by name.
+    /// The entries of a tree, sorted by name, in a list: for folders that are known to be small.
     pub async fn tree(&self, id: &Id) -> Result<Vec<Entry>, RepositoryError> {
-        let bytes = self.blob(BlobKind::Tree, id).await?;
-        tree::decode(&bytes).map_err(|reason| RepositoryError::damaged(format!("tree {id}"), reason))
+        self.entries(id).await?.collect_all()
+    }
+
+    /// The entries of a tree of any size.
+    pub async fn entries(&self, id: &Id) -> Result<Entries, RepositoryError> {
+        self.opened(BlobKind::Tree, id, |decoder, sealed, plain_length| Entries::open(decoder, id, sealed, plain_length)).await
+    }
+
+    /// Whether the tree is one that [`Reader::entries`] gives while it is unpacked.
+    pub fn is_large(&self, id: &Id) -> bool {
+        self.index.find(BlobKind::Tree, id).is_some_and(|place| place.plain() > LARGE)
     }
 
     /// The bytes of a chunk.
@@ -57,30 +66,47 @@ impl Reader {
     /// A blob's plain bytes, proven by their hash. Bytes that came wrong are got once more; where the blob stands in several packs and one
     /// of them is damaged or gone, the next is tried.
     pub async fn blob(&self, kind: BlobKind, id: &Id) -> Result<Vec<u8>, RepositoryError> {
+        self.opened(kind, id, |decoder, mut sealed, plain_length| Ok(decoder.decode(id, &mut sealed, plain_length)?.to_vec())).await
+    }
+
+    /// What `open` makes of a blob: of the first of its places where that succeeds.
+    async fn opened<T>(
+        &self,
+        kind: BlobKind,
+        id: &Id,
+        open: impl Fn(&mut Decoder, Vec<u8>, Option<u32>) -> Result<T, RepositoryError>,
+    ) -> Result<T, RepositoryError> {
         let mut failure = RepositoryError::Missing { kind: kind.name(), id: *id };
         for place in self.index.places(kind, id) {
-            let mut tried = self.blob_at(kind, id, place).await;
+            let mut tried = self.opened_at(kind, id, place, &open).await;
             if let Err(RepositoryError::Damaged { .. }) = tried {
                 self.windows.lock().unwrap_or_else(PoisonError::into_inner).retain(|(pack, ..)| *pack != place.pack);
-                tried = self.blob_at(kind, id, place).await;
+                tried = self.opened_at(kind, id, place, &open).await;
             }
             match tried {
-                Ok(plain) => return Ok(plain),
+                Ok(opened) => return Ok(opened),
                 Err(error) => failure = error,
             }
         }
         Err(failure)
     }
 
-    async fn blob_at(&self, kind: BlobKind, id: &Id, place: Location) -> Result<Vec<u8>, RepositoryError> {
+    async fn opened_at<T>(
+        &self,
+        kind: BlobKind,
+        id: &Id,
+        place: Location,
+        open: &impl Fn(&mut Decoder, Vec<u8>, Option<u32>) -> Result<T, RepositoryError>,
+    ) -> Result<T, RepositoryError> {
         if !(OVERHEAD..=MAX_BLOB + OVERHEAD).contains(&(place.length as usize)) {
             return Err(RepositoryError::damaged(format!("blob {id}"), format_args!("the index claims {} bytes for it", place.length)));
         }
         let claim = place.plain_length.map_or(Ok(()), |plain| codec::check_claim(kind, place.length, plain));
         claim.map_err(|reason| RepositoryError::damaged(format!("blob {id}"), reason))?;
         let (start, end) = (u64::from(place.offset), u64::from(place.offset) + u64::from(place.length));
-        let mut sealed = Vec::with_capacity(place.length as usize);
+        let mut sealed = Vec::new();
         if kind == BlobKind::Tree && u64::from(place.length) <= WINDOW {
+            sealed.reserve_exact(place.length as usize);
             for number in start / WINDOW..=(end - 1) / WINDOW {
                 let window = self.window(place, number).await?;
                 let base = number * WINDOW;
@@ -91,7 +117,7 @@ impl Reader {
                 sealed.extend_from_slice(bytes.ok_or_else(cut)?);
             }
         } else {
-            sealed.extend_from_slice(&self.repository.store().get_range(&pack::key(&place.pack), start..end).await?);
+            sealed = self.repository.store().get_range(&pack::key(&place.pack), start..end).await?.into();
         }
         let pool = || self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
         let spare = pool().pop();
@@ -99,9 +125,9 @@ impl Reader {
             Some(decoder) => decoder,
             None => Decoder::new(self.repository.master_key())?,
         };
-        let plain = decoder.decode(id, &mut sealed, place.plain_length)?.to_vec();
+        let opened = open(&mut decoder, sealed, place.plain_length)?;
         pool().push(decoder);
-        Ok(plain)
+        Ok(opened)
     }
 
     async fn window(&self, place: Location, number: u64) -> Result<Bytes, RepositoryError> {

@@ -25,7 +25,10 @@ impl FileId {
         match &entry.kind {
             Kind::File { content } => {
                 pieces.add(b"f");
-                content.iter().for_each(|id| pieces.add(&id.0));
+                for run in content.runs() {
+                    pieces.add(&run.id.0);
+                    pieces.add(&run.count.to_le_bytes());
+                }
             }
             Kind::Symlink { target } => {
                 pieces.add(b"l");

@@ -3,6 +3,7 @@
 //! Names are quoted as Go quotes strings (`\xNN` for bytes that are not UTF-8), then once more as JSON. `mode` has Go's `os.FileMode` bits.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::fmt;
 use std::fmt::Write;
 
@@ -29,21 +30,39 @@ const GO_STICKY: u32 = 1 << 20;
 const FIRST_SECOND: i64 = -62_167_219_200;
 const LAST_SECOND: i64 = 253_402_300_799;
 
+/// What stands before the first node, and behind the last.
+pub(super) const BEGIN: &str = "{\"nodes\":[";
+pub(super) const END: &str = "]}\n";
+
 /// The JSON of a folder's entries, which must be sorted by name. Equal entries give equal bytes.
 pub fn encode(entries: &[Entry]) -> Vec<u8> {
     let mut out = String::with_capacity(64 + entries.len() * 400);
-    out.push_str("{\"nodes\":[");
+    out.push_str(BEGIN);
     for (i, entry) in entries.iter().enumerate() {
         if i > 0 {
             out.push(',');
         }
-        encode_entry(&mut out, entry);
+        let Ok(()) = encode_entry(&mut out, entry, &mut |_| Ok::<(), Infallible>(()));
     }
-    out.push_str("]}\n");
+    out.push_str(END);
     out.into_bytes()
 }
 
-fn encode_entry(out: &mut String, entry: &Entry) {
+/// About as many bytes as the entry's node has, rather more, without a file's content.
+pub fn node_size(entry: &Entry) -> u64 {
+    let target = if let Kind::Symlink { target } = &entry.kind { target.len() } else { 0 };
+    let xattrs: usize = entry.attrs.xattrs.iter().map(|xattr| 32 + xattr.name.len() + xattr.value.len() / 3 * 4).sum();
+    (400 + 2 * entry.name.len() + 2 * target + xattrs) as u64
+}
+
+/// About as many bytes as the entry's node has.
+pub fn text_size(entry: &Entry) -> u64 {
+    let chunks = if let Kind::File { content } = &entry.kind { content.len() } else { 0 };
+    node_size(entry) + 67 * chunks as u64
+}
+
+/// Adds an entry's node. `spill` may take what stands in `out` and empty it, again and again while a long content is written.
+pub(super) fn encode_entry<E>(out: &mut String, entry: &Entry, spill: &mut impl FnMut(&mut String) -> Result<(), E>) -> Result<(), E> {
     let attrs = &entry.attrs;
     out.push_str("{\"name\":");
     json_string(out, &go_quote(&entry.name));
@@ -93,10 +112,14 @@ fn encode_entry(out: &mut String, entry: &Entry) {
     match &entry.kind {
         Kind::File { content } => {
             out.push_str(",\"content\":[");
-            for (i, id) in content.iter().enumerate() {
-                out.push_str(if i > 0 { ",\"" } else { "\"" });
-                HEXLOWER.encode_append(&id.0, out);
-                out.push('"');
+            let mut is_first = true;
+            for run in content.runs() {
+                let id = format!(",\"{}\"", run.id.hex());
+                for _ in 0..run.count {
+                    out.push_str(if is_first { &id[1..] } else { &id });
+                    is_first = false;
+                    spill(out)?;
+                }
             }
             out.push(']');
         }
@@ -108,6 +131,7 @@ fn encode_entry(out: &mut String, entry: &Entry) {
         out.push('"');
     }
     out.push('}');
+    spill(out)
 }
 
 fn field(out: &mut String, name: &str, value: u64) {
@@ -314,6 +338,15 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Entry>, String> {
     Ok(entries)
 }
 
+/// The entry of one node, whose content stands apart where there is some.
+pub(super) fn decode_node(node: &[u8], content: Option<Content>) -> Result<Entry, String> {
+    let mut node: NodeRecord<'_> = serde_json::from_slice(node).map_err(|e| e.to_string())?;
+    if content.is_some() {
+        node.content = content;
+    }
+    decode_entry(node)
+}
+
 fn decode_entry(node: NodeRecord<'_>) -> Result<Entry, String> {
     let name = go_unquote(&node.name)?;
     if name.is_empty() || name == b"." || name == b".." || name.iter().any(|c| matches!(c, b'/' | 0)) {
@@ -360,7 +393,7 @@ fn decode_entry(node: NodeRecord<'_>) -> Result<Entry, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -393,11 +426,18 @@ mod tests {
         )
     }
 
-    proptest! {
-        #[test]
-        fn every_entry_survives_the_json(mut entries in proptest::collection::vec(entry(), 0..6)) {
+    /// Entries of a folder.
+    pub(in crate::repository) fn entries() -> impl Strategy<Value = Vec<Entry>> {
+        proptest::collection::vec(entry(), 0..6).prop_map(|mut entries| {
             entries.sort_by(|a, b| a.name.cmp(&b.name));
             entries.dedup_by(|a, b| a.name == b.name);
+            entries
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_entry_survives_the_json(entries in entries()) {
             let bytes = encode(&entries);
             prop_assert_eq!(decode(&bytes).unwrap(), entries.clone());
             prop_assert_eq!(encode(&entries), bytes);

@@ -11,14 +11,17 @@ use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::model::entry::Entry;
 use crate::model::id::Id;
 use crate::repository::Repository;
-use crate::repository::codec::{self, Encoded, Encoder, MAX_BLOB};
+use crate::repository::codec::{self, Encoded, Encoder, LARGE, MAX_BLOB};
 use crate::repository::error::RepositoryError;
 use crate::repository::hash::{Message, id_beside, id_of};
 use crate::repository::id_set::IdSet;
 use crate::repository::index::{self, Index};
 use crate::repository::pack::{self, BlobKind, PackEntry};
+use crate::repository::tree;
+use crate::repository::tree_blob::TreeBlob;
 
 /// How the writer spends memory and time.
 #[derive(Clone, Copy, Debug)]
@@ -171,6 +174,46 @@ impl Writer {
         Ok(Added { id, stored: encoded.length })
     }
 
+    /// A tree that is made entry by entry, for [`Writer::add_tree`].
+    pub fn tree(&self) -> Result<TreeBlob, RepositoryError> {
+        TreeBlob::new(self.shared.options.level)
+    }
+
+    /// Stores a tree of these entries, sorted by name, as [`Writer::add`] does: in little memory, however many chunks their files have. Tells
+    /// how many bytes it has, too.
+    pub fn add_entries(&self, encoder: &mut Encoder, entries: &[Entry]) -> Result<(Added, u64), RepositoryError> {
+        if entries.iter().map(tree::text_size).sum::<u64>() <= LARGE {
+            let plain = tree::encode(entries);
+            return Ok((self.add(encoder, BlobKind::Tree, &plain)?, plain.len() as u64));
+        }
+        let mut blob = self.tree()?;
+        entries.iter().try_for_each(|entry| blob.push(entry))?;
+        self.add_tree(blob)
+    }
+
+    /// Stores the tree unless the repository or this writer has it, and tells how many bytes it has. A large one gets a pack of its own. Blocks
+    /// as [`Writer::add`] does.
+    pub fn add_tree(&self, tree: TreeBlob) -> Result<(Added, u64), RepositoryError> {
+        let shared = &self.shared;
+        if shared.failed.load(Ordering::Relaxed) {
+            return Err(RepositoryError::Stopped);
+        }
+        let (id, encoded, sealed) = tree.finish(&shared.repository.master_key().cipher())?;
+        let mut places = shared.known.places(BlobKind::Tree, &id);
+        if places.any(|place| !shared.avoided.contains(&place.pack)) || !lock(&shared.fresh[BlobKind::Tree as usize]).insert(id) {
+            return Ok((Added { id, stored: 0 }, 0));
+        }
+        let Encoded { length, plain_length } = encoded;
+        if sealed.len() < TREE_PACK {
+            self.push(id, BlobKind::Tree, encoded, &sealed)?;
+        } else {
+            let entries = vec![PackEntry { id, kind: BlobKind::Tree, offset: 0, length, plain_length }];
+            let body = Bytes::from(sealed).try_into_mut().unwrap_or_else(|sealed| BytesMut::from(&sealed[..]));
+            self.send_off(OpenPack { body, entries })?;
+        }
+        Ok((Added { id, stored: length }, plain_length.unwrap_or(length).into()))
+    }
+
     /// Stores a blob as some pack has it, without asking who else has it. Whoever calls this has proven that these bytes open as `id`.
     /// Blocks as [`Writer::add`] does.
     pub fn add_sealed(&self, id: Id, kind: BlobKind, plain_length: Option<u32>, sealed: &[u8]) -> Result<(), RepositoryError> {
@@ -196,18 +239,22 @@ impl Writer {
             let is_full = open.body.len() >= target || open.entries.len() >= MOST_BLOBS;
             is_full.then(|| std::mem::take(&mut *open))
         };
-        if let Some(full) = full {
-            let room = match Arc::clone(&shared.room).try_acquire_owned() {
-                Ok(room) => room,
-                Err(_) => {
-                    // Packs that wait for their names take room too, and only threads like this one give them names.
-                    self.name_one();
-                    shared.runtime.block_on(Arc::clone(&shared.room).acquire_owned()).map_err(|_| RepositoryError::Stopped)?
-                }
-            };
-            let unnamed = self.close(full, room)?;
-            lock(&shared.unnamed).push(unnamed);
-        }
+        full.map_or(Ok(()), |full| self.send_off(full))
+    }
+
+    /// Closes a full pack and leaves it to be named and put.
+    fn send_off(&self, full: OpenPack) -> Result<(), RepositoryError> {
+        let shared = &self.shared;
+        let room = match Arc::clone(&shared.room).try_acquire_owned() {
+            Ok(room) => room,
+            Err(_) => {
+                // Packs that wait for their names take room too, and only threads like this one give them names.
+                self.name_one();
+                shared.runtime.block_on(Arc::clone(&shared.room).acquire_owned()).map_err(|_| RepositoryError::Stopped)?
+            }
+        };
+        let unnamed = self.close(full, room)?;
+        lock(&shared.unnamed).push(unnamed);
         Ok(())
     }
 
@@ -254,7 +301,10 @@ impl Writer {
     async fn put(&self, id: Id, body: Bytes, entries: Vec<PackEntry>) -> Result<(), RepositoryError> {
         let size = body.len() as u64;
         self.shared.repository.store().put_new(&pack::key(&id), body.clone()).await?;
-        if let Ok(mut buffer) = body.try_into_mut() {
+        // A large tree's is not worth its memory.
+        if size <= 2 * self.shared.options.pack_size as u64
+            && let Ok(mut buffer) = body.try_into_mut()
+        {
             buffer.clear();
             lock(&self.shared.buffers).push(buffer);
         }

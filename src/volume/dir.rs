@@ -53,10 +53,17 @@ pub struct Names {
 
 #[derive(Clone, Copy, Debug)]
 struct NameAt {
-    start: usize,
+    start: u32,
     length: u8,
     kind: FileKind,
     inode: u64,
+}
+
+impl NameAt {
+    fn of<'a>(&self, text: &'a [u8]) -> &'a [u8] {
+        let start = self.start as usize;
+        &text[start..start + usize::from(self.length)]
+    }
 }
 
 impl Names {
@@ -83,19 +90,20 @@ impl Names {
     }
 
     fn name(&self, at: &NameAt) -> &[u8] {
-        &self.text[at.start..at.start + usize::from(at.length)]
+        at.of(&self.text)
     }
 
     fn push(&mut self, name: &[u8], kind: FileKind, inode: u64) -> Result<(), Errno> {
         let length = u8::try_from(name.len()).map_err(|_| Errno::NAMETOOLONG)?;
-        self.entries.push(NameAt { start: self.text.len(), length, kind, inode });
+        let start = u32::try_from(self.text.len()).map_err(|_| Errno::OVERFLOW)?;
+        self.entries.push(NameAt { start, length, kind, inode });
         self.text.extend_from_slice(name);
         Ok(())
     }
 
     fn sort(&mut self) {
         let text = &self.text;
-        self.entries.sort_unstable_by_key(|at| &text[at.start..at.start + usize::from(at.length)]);
+        self.entries.sort_unstable_by_key(|at| at.of(text));
     }
 }
 

@@ -61,6 +61,14 @@ impl Chosen {
                 continue;
             };
             for entry in entries {
+                let entry = match entry {
+                    Ok(entry) => entry,
+                    Err(error) => {
+                        fill.passed_over(error)?;
+                        paths.iter().for_each(|path| found[*path] = true);
+                        break;
+                    }
+                };
                 let (here, on): (Vec<_>, Vec<_>) =
                     self.on(&paths, depth, &entry.name).into_iter().partition(|path| self.paths[*path].len() == depth + 1);
                 here.iter().for_each(|path| found[*path] = true);

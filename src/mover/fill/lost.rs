@@ -1,18 +1,19 @@
 //! What the repository cannot give any more, where that may be passed over: listed, never half there.
 
-use crate::model::entry::{Attrs, Entry};
+use crate::model::entry::Attrs;
 use crate::model::id::Id;
 use crate::model::mover_job::{Problem, ProblemKind};
 use crate::model::path_text::path_text;
 use crate::mover::error::MoverError;
 use crate::mover::fill::Fill;
+use crate::repository::entries::Entries;
 use crate::repository::error::RepositoryError;
 use crate::volume::{DirId, VolumeError};
 
 impl Fill<'_> {
     /// The entries of a tree; `None` where it is lost and that may be passed over.
-    pub fn tree(&self, id: &Id) -> Result<Option<Vec<Entry>>, MoverError> {
-        match self.tools.runtime.block_on(self.tools.reader.tree(id)) {
+    pub fn tree(&self, id: &Id) -> Result<Option<Entries>, MoverError> {
+        match self.tools.runtime.block_on(self.tools.reader.entries(id)) {
             Ok(entries) => Ok(Some(entries)),
             Err(error) => self.passed_over(error).map(|_| None),
         }

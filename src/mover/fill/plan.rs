@@ -18,6 +18,7 @@ use crate::mover::fill::write::{LargeFile, Purpose, Spot};
 use crate::mover::fill::{Fill, FirstNames, Link};
 use crate::repository::codec::MAX_BLOB;
 use crate::repository::crypto::OVERHEAD;
+use crate::repository::entries::Entries;
 use crate::repository::error::RepositoryError;
 use crate::repository::pack::BlobKind;
 use crate::repository::read_plan::Wanted;
@@ -72,7 +73,7 @@ pub struct Planner<'a> {
 /// A folder that the walk is in.
 struct Level {
     dir: DirId,
-    entries: std::vec::IntoIter<Entry>,
+    entries: Entries,
     scope: Scope,
     old: Old,
 }
@@ -113,11 +114,19 @@ impl<'a> Planner<'a> {
             if fill.stopped() {
                 return Ok(());
             }
-            let Some(entry) = level.entries.next() else {
-                levels.pop();
-                continue;
-            };
             let dir = level.dir;
+            let entry = match level.entries.next() {
+                Some(Ok(entry)) => entry,
+                None => {
+                    levels.pop();
+                    continue;
+                }
+                Some(Err(error)) => {
+                    let reason = fill.passed_over(error)?;
+                    fill.lose_folder(dir, &reason).map_err(|e| fill.volume(e))?;
+                    continue;
+                }
+            };
             let old = level.old.take(&entry.name);
             let depth = levels.len();
             let Some(scope) = levels.last().and_then(|level| self.chosen.below(&level.scope, depth - 1, &entry.name)) else {
@@ -154,15 +163,15 @@ impl<'a> Planner<'a> {
     }
 
     fn level(&self, dir: DirId, tree: &Id, scope: Scope, old: Old) -> Result<Level, MoverError> {
-        let entries = match self.fill.tools.runtime.block_on(self.fill.tools.reader.tree(tree)) {
+        let entries = match self.fill.tools.runtime.block_on(self.fill.tools.reader.entries(tree)) {
             Ok(entries) => entries,
             Err(error) => {
                 let reason = self.fill.passed_over(error)?;
                 self.fill.lose_folder(dir, &reason).map_err(|e| self.fill.volume(e))?;
-                Vec::new()
+                Entries::default()
             }
         };
-        Ok(Level { dir, entries: entries.into_iter(), scope, old })
+        Ok(Level { dir, entries, scope, old })
     }
 
     fn special(&mut self, dir: DirId, entry: Entry, old: Option<OldName>) -> Result<(), MoverError> {

@@ -7,6 +7,7 @@ use crate::model::id::Id;
 use crate::mover::error::MoverError;
 use crate::mover::fill::Fill;
 use crate::mover::fill::chosen::{Chosen, Scope};
+use crate::repository::entries::Entries;
 use crate::volume::{Dir, DirStack, FileKind, VolumeError, is_leftover, remove};
 
 /// Folders held open on the way down.
@@ -59,18 +60,27 @@ fn level(
     scope: &Scope,
     depth: usize,
 ) -> Result<std::vec::IntoIter<Shared>, MoverError> {
-    let entries = match tree {
+    let mut entries = match tree {
         Some(tree) => match fill.tree(tree)? {
             Some(entries) => entries,
             None => return Ok(Vec::new().into_iter()),
         },
-        None => Vec::new(),
+        None => Entries::default(),
     };
+    let mut next = entries.next();
     let volume = |source: VolumeError| fill.volume(source);
     let mut shared = Vec::new();
     for (name, kind) in dir.names().map_err(volume)?.iter() {
         let kind = if kind == FileKind::Unknown { dir.stat_of(name).map_err(volume)?.kind } else { kind };
-        let entry = entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)).ok().map(|at| &entries[at]);
+        // Both are in the order of names.
+        while matches!(&next, Some(Ok(entry)) if entry.name.as_slice() < name) {
+            next = entries.next();
+        }
+        let entry = match &next {
+            Some(Ok(entry)) => Some(entry).filter(|entry| entry.name == name),
+            None => None,
+            Some(Err(_)) => break,
+        };
         let goes = match entry.map(|entry| (entry, chosen.below(scope, depth, name))) {
             Some((entry, Some(scope))) => {
                 if let (Kind::Dir { subtree }, FileKind::Dir) = (&entry.kind, kind) {
@@ -88,6 +98,9 @@ fn level(
         if goes {
             remove(dir, name).map_err(volume)?;
         }
+    }
+    if let Some(Err(error)) = next {
+        fill.passed_over(error)?;
     }
     Ok(shared.into_iter())
 }

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::model::entry::{Entry, Kind};
 use crate::model::id::Id;
 use crate::mover::save::Save;
+use crate::repository::entries::Entries;
 use crate::repository::error::RepositoryError;
 
 /// Trees decoded ahead.
@@ -23,7 +24,11 @@ pub fn ahead(save: &Save, root: Id, sender: &Sender<(Id, Vec<Entry>)>) {
         if save.stopped() {
             return;
         }
-        let Ok(entries) = load(save, &id) else { continue };
+        // Large trees, and what is below them, are read by the walk itself: to hold one twice would take too much memory.
+        if save.tools.reader.is_large(&id) {
+            continue;
+        }
+        let Ok(entries) = load(save, &id).and_then(Entries::collect_all) else { continue };
         todo.extend(entries.iter().rev().filter_map(|entry| match entry.kind {
             Kind::Dir { subtree } => subtree,
             _ => None,
@@ -34,8 +39,8 @@ pub fn ahead(save: &Save, root: Id, sender: &Sender<(Id, Vec<Entry>)>) {
     }
 }
 
-fn load(save: &Save, id: &Id) -> Result<Vec<Entry>, RepositoryError> {
-    save.tools.runtime.block_on(save.tools.reader.tree(id))
+fn load(save: &Save, id: &Id) -> Result<Entries, RepositoryError> {
+    save.tools.runtime.block_on(save.tools.reader.entries(id))
 }
 
 /// The walk's side.
@@ -50,14 +55,17 @@ impl Trees {
         Trees { receiver, stash: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// The entries of the tree.
-    pub fn get(&mut self, save: &Save, id: &Id) -> Result<Vec<Entry>, RepositoryError> {
+    /// The entries of the tree, and whether the trees below it are decoded ahead. `ahead`: this one is, unless it is too large.
+    pub fn get(&mut self, save: &Save, id: &Id, ahead: bool) -> Result<(Entries, bool), RepositoryError> {
         if let Some(entries) = self.stash.remove(id) {
-            return Ok(entries);
+            return Ok((entries.into(), ahead));
+        }
+        if !ahead || save.tools.reader.is_large(id) {
+            return Ok((load(save, id)?, false));
         }
         while let Ok((next, entries)) = self.receiver.recv() {
             if next == *id {
-                return Ok(entries);
+                return Ok((entries.into(), ahead));
             }
             if self.order.len() == STASH
                 && let Some(oldest) = self.order.pop_front()
@@ -67,6 +75,6 @@ impl Trees {
             self.order.push_back(next);
             self.stash.insert(next, entries);
         }
-        load(save, id)
+        Ok((load(save, id)?, ahead))
     }
 }

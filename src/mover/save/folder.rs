@@ -1,16 +1,30 @@
 //! Folders under way: each waits for its entries, in whatever order they get ready, then becomes a tree and an entry of its parent.
+//!
+//! The entries of a folder with little in it wait in a list. Those of a large one go into its tree in the order of their names, each as soon
+//! as all before it are there, so that only a window of them is ever in memory; as long as they are those of the previous point's tree,
+//! not even that is made.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::model::entry::{Entry, Kind};
 use crate::model::id::Id;
 use crate::mover::counters::add;
 use crate::mover::save::Save;
-use crate::repository::codec::Encoder;
+use crate::repository::codec::{Encoder, LARGE};
 use crate::repository::error::RepositoryError;
-use crate::repository::pack::BlobKind;
 use crate::repository::tree;
+use crate::repository::tree_blob::TreeBlob;
+
+/// A folder of more entries is large from the start.
+const LISTED: usize = 4096;
+/// Entries of a large folder that the walk is ahead of the first that is not ready; and bytes of JSON that those come to that are.
+const AHEAD: usize = 4096;
+const HEAVY: u64 = 2 * LARGE;
+/// How long the walk waits before it looks whether the run has stopped.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A folder whose entries are being saved.
 pub struct Folder {
@@ -20,7 +34,9 @@ pub struct Folder {
     entry: Entry,
     /// What the previous point has in this place.
     before: Option<Before>,
-    slots: Mutex<Vec<Option<Entry>>>,
+    state: Mutex<State>,
+    /// Entries have gone into the tree.
+    moved: Condvar,
     /// Entries that are not ready, and one for the walk while it is in the folder.
     pending: AtomicUsize,
     changed: AtomicBool,
@@ -31,38 +47,137 @@ pub struct Before {
     /// Its entry there; `None` for the volume's root.
     pub entry: Option<Entry>,
     pub tree: Id,
-    /// How many entries it had.
-    pub count: usize,
+}
+
+struct State {
+    /// The slot of the first entry that is not in the tree yet.
+    first: usize,
+    /// What is known of the slots from there on.
+    slots: VecDeque<Slot>,
+    /// Bytes of JSON that the entries in the slots come to.
+    weight: u64,
+    tree: Tree,
+}
+
+enum Slot {
+    Waiting,
+    /// An entry, or none at all; and whether it is what the previous point has there.
+    Ready(Option<Entry>, bool),
+}
+
+/// What has become of the entries before the first slot.
+enum Tree {
+    /// There are none: all wait in their slots.
+    Listed,
+    /// So many are those that the previous point's tree begins with.
+    Same(usize),
+    Blob(Box<TreeBlob>),
 }
 
 impl Folder {
     /// A folder of `count` entries.
     pub fn new(parent: Option<(Arc<Folder>, usize)>, entry: Entry, before: Option<Before>, count: usize) -> Arc<Self> {
-        let changed = before.as_ref().is_none_or(|before| before.count != count);
-        Arc::new(Folder {
-            parent,
-            entry,
-            before,
-            slots: Mutex::new(vec![None; count]),
-            pending: AtomicUsize::new(count + 1),
-            changed: AtomicBool::new(changed),
-        })
+        // A folder of which nothing is known begins as one whose first entry is new.
+        let tree = if count > LISTED { Tree::Same(0) } else { Tree::Listed };
+        let changed = AtomicBool::new(before.is_none());
+        let state = Mutex::new(State { first: 0, slots: VecDeque::new(), weight: 0, tree });
+        Arc::new(Folder { parent, entry, before, state, moved: Condvar::new(), pending: AtomicUsize::new(count + 1), changed })
+    }
+
+    /// The previous point has an entry before those that are not ready yet which is not there any more.
+    pub fn differs(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits while the walk is too far ahead of the entries that are ready to give out this slot.
+    pub fn wait_for_room(&self, save: &Save, slot: usize) {
+        let mut state = self.state();
+        // The first slot that is not ready never waits for the walk, unless it is the one that the walk is at.
+        while slot > state.first
+            && !matches!(state.tree, Tree::Listed)
+            && (slot - state.first >= AHEAD || state.weight > HEAVY)
+            && !save.stopped()
+        {
+            state = self.moved.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// The entry at `slot` is ready, or is none at all. `same`: it is what the previous point has there.
     pub fn ready(self: &Arc<Self>, save: &Save, encoder: &mut Encoder, slot: usize, entry: Option<Entry>, same: bool) {
-        if !same {
-            self.changed.store(true, Ordering::Relaxed);
+        match self.put(save, slot, entry, same) {
+            Ok(()) => self.one_less(save, encoder),
+            Err(error) => save.fail(error.into()),
         }
-        if let Some(entry) = entry {
-            self.slots.lock().unwrap_or_else(PoisonError::into_inner)[slot] = Some(entry);
-        }
-        self.one_less(save, encoder);
     }
 
     /// The walk has been through the folder.
     pub fn walked(self: &Arc<Self>, save: &Save, encoder: &mut Encoder) {
         self.one_less(save, encoder);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, save: &Save, slot: usize, entry: Option<Entry>, same: bool) -> Result<(), RepositoryError> {
+        if !same {
+            self.differs();
+        }
+        let mut state = self.state();
+        state.weight += entry.as_ref().map_or(0, tree::text_size);
+        let at = slot - state.first;
+        while state.slots.len() <= at {
+            state.slots.push_back(Slot::Waiting);
+        }
+        state.slots[at] = Slot::Ready(entry, same);
+        if matches!(state.tree, Tree::Listed) {
+            if state.weight <= LARGE {
+                return Ok(());
+            }
+            state.tree = Tree::Same(0);
+        }
+        while matches!(state.slots.front(), Some(Slot::Ready(..))) {
+            let Some(Slot::Ready(entry, same)) = state.slots.pop_front() else { break };
+            state.first += 1;
+            state.weight -= entry.as_ref().map_or(0, tree::text_size);
+            self.add(save, &mut state.tree, entry, same)?;
+        }
+        drop(state);
+        self.moved.notify_all();
+        Ok(())
+    }
+
+    /// Takes the next entry into the tree.
+    fn add(&self, save: &Save, tree: &mut Tree, entry: Option<Entry>, same: bool) -> Result<(), RepositoryError> {
+        if let Tree::Same(count) = tree
+            && same
+            && !self.changed.load(Ordering::Relaxed)
+        {
+            *count += 1;
+            return Ok(());
+        }
+        let Some(entry) = entry else { return Ok(()) };
+        self.blob(save, tree)?.push(&entry)
+    }
+
+    /// The blob with all entries so far.
+    fn blob<'a>(&self, save: &Save, tree: &'a mut Tree) -> Result<&'a mut TreeBlob, RepositoryError> {
+        if !matches!(tree, Tree::Blob(_)) {
+            let mut blob = save.tools.writer.tree()?;
+            if let (Tree::Same(count), Some(before)) = (&tree, &self.before)
+                && *count > 0
+            {
+                let entries = save.tools.runtime.block_on(save.tools.reader.entries(&before.tree))?;
+                for entry in entries.take(*count) {
+                    blob.push(&entry?)?;
+                }
+            }
+            *tree = Tree::Blob(Box::new(blob));
+        }
+        match tree {
+            Tree::Blob(blob) => Ok(blob),
+            Tree::Listed | Tree::Same(_) => unreachable!("made above"),
+        }
     }
 
     /// Whoever makes the last entry ready closes the folder, and its parent if that was the last there, and so on: a loop, since trees
@@ -78,26 +193,33 @@ impl Folder {
                 *save.root.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry);
                 return;
             };
-            if !same {
-                parent.changed.store(true, Ordering::Relaxed);
+            if let Err(error) = parent.put(save, *slot, Some(entry), same) {
+                return save.fail(error.into());
             }
-            parent.slots.lock().unwrap_or_else(PoisonError::into_inner)[*slot] = Some(entry);
             folder = Arc::clone(parent);
         }
     }
 
     fn close(&self, save: &Save, encoder: &mut Encoder) -> Result<(Entry, bool), RepositoryError> {
-        let slots = std::mem::take(&mut *self.slots.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut state = self.state();
         let known = self.before.as_ref().filter(|_| !self.changed.load(Ordering::Relaxed)).map(|before| before.tree);
         let tree = if let Some(tree) = known {
             tree
         } else {
-            let entries: Vec<Entry> = slots.into_iter().flatten().collect();
-            let plain = tree::encode(&entries);
-            drop(entries);
-            let added = save.tools.writer.add(encoder, BlobKind::Tree, &plain)?;
+            let slots = std::mem::take(&mut state.slots);
+            let (added, size) = match std::mem::replace(&mut state.tree, Tree::Listed) {
+                Tree::Listed => {
+                    let entries: Vec<Entry> = slots.into_iter().filter_map(Slot::entry).collect();
+                    save.tools.writer.add_entries(encoder, &entries)?
+                }
+                mut tree => {
+                    self.blob(save, &mut tree)?;
+                    let Tree::Blob(blob) = tree else { unreachable!("made above") };
+                    save.tools.writer.add_tree(*blob)?
+                }
+            };
             if added.stored > 0 {
-                add(&save.tools.counters.new_bytes, plain.len() as u64);
+                add(&save.tools.counters.new_bytes, size);
                 add(&save.tools.counters.stored_bytes, u64::from(added.stored));
             }
             added.id
@@ -106,5 +228,14 @@ impl Folder {
         entry.kind = Kind::Dir { subtree: Some(tree) };
         let same = self.before.as_ref().is_some_and(|before| before.entry.as_ref() == Some(&entry));
         Ok((entry, same))
+    }
+}
+
+impl Slot {
+    fn entry(self) -> Option<Entry> {
+        match self {
+            Slot::Waiting => None,
+            Slot::Ready(entry, _) => entry,
+        }
     }
 }

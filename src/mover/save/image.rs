@@ -21,7 +21,6 @@ use crate::mover::save::in_order::InOrder;
 use crate::repository::codec::Encoder;
 use crate::repository::error::RepositoryError;
 use crate::repository::pack::BlobKind;
-use crate::repository::tree;
 use crate::volume::{Device, VolumeError};
 
 /// Saves the claim's device. Blocks; for a thread outside of the runtime. Nothing is durable before the writer is finished.
@@ -59,7 +58,7 @@ pub fn save_image(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, Mover
         attrs: Attrs { mode: 0o600, size: device.size(), ..attrs.clone() },
     };
     let mut encoder = tools.writer.encoder()?;
-    let tree = tools.writer.add(&mut encoder, BlobKind::Tree, &tree::encode(&[entry]))?.id;
+    let tree = tools.writer.add_entries(&mut encoder, &[entry])?.0.id;
     add(&tools.counters.files, 1);
     Ok(ClaimReport {
         name: claim.name.clone(),

@@ -12,8 +12,9 @@ use crate::mover::error::MoverError;
 use crate::mover::save::Save;
 use crate::mover::save::before::Trees;
 use crate::mover::save::file::FileJob;
-use crate::mover::save::folder::{Before, Folder};
+use crate::mover::save::folder::{self, Folder};
 use crate::repository::codec::Encoder;
+use crate::repository::entries;
 use crate::repository::pack::BlobKind;
 use crate::volume::{Dir, DirStack, FileKind, Names, RawEntry, Stat, VolumeError};
 
@@ -26,8 +27,8 @@ const LISTED: usize = 4096;
 struct Level {
     folder: Arc<Folder>,
     entries: Entries,
-    before: std::vec::IntoIter<Entry>,
-    next_before: Option<Entry>,
+    /// What the previous point has in the folder, from behind the next one on.
+    before: Before,
     slot: usize,
 }
 
@@ -55,7 +56,7 @@ impl Walk<'_> {
         let entry = Entry { name: save.claim.name.clone().into_bytes(), kind: Kind::Dir { subtree: None }, attrs };
         let mut stack = DirStack::new(Arc::clone(root), MAX_OPEN);
         let before = save.claim.parent.map(|tree| (None, tree));
-        let mut levels = match self.level(None, root, entry, before) {
+        let mut levels = match self.level(None, root, entry, before, true) {
             Ok(level) => vec![level],
             Err(source) => return save.fail(MoverError::Volume { claim: save.claim.name.clone(), source }),
         };
@@ -65,6 +66,9 @@ impl Walk<'_> {
                 return;
             }
             let Some((slot, raw)) = level.next(&dir) else {
+                if level.before.next.is_some() {
+                    level.folder.differs();
+                }
                 level.folder.walked(save, &mut self.encoder);
                 levels.pop();
                 if levels.is_empty() {
@@ -90,6 +94,7 @@ impl Walk<'_> {
                 }
                 continue;
             };
+            level.folder.wait_for_room(save, slot);
             let raw = match raw {
                 Ok(raw) => raw,
                 Err((name, error)) => {
@@ -101,8 +106,9 @@ impl Walk<'_> {
             let before = level.before(&raw.name);
             let folder = Arc::clone(&level.folder);
             save.trust.met(raw.stat.ctime.secs, &save.tools.clock);
+            let ahead = level.before.ahead;
             match raw.stat.kind {
-                FileKind::Dir if !dir.is_mount_point(&raw.stat) => match self.enter(&mut stack, &folder, slot, &raw, before) {
+                FileKind::Dir if !dir.is_mount_point(&raw.stat) => match self.enter(&mut stack, (&folder, slot), &raw, before, ahead) {
                     Ok((child, level)) => {
                         dir = child;
                         levels.push(level);
@@ -121,10 +127,10 @@ impl Walk<'_> {
     fn enter(
         &mut self,
         stack: &mut DirStack,
-        parent: &Arc<Folder>,
-        slot: usize,
+        (parent, slot): (&Arc<Folder>, usize),
         raw: &RawEntry,
         before: Option<Entry>,
+        ahead: bool,
     ) -> Result<(Arc<Dir>, Level), VolumeError> {
         let child = stack.enter(&raw.name)?;
         let enter = || {
@@ -138,7 +144,7 @@ impl Walk<'_> {
                 Kind::Dir { subtree: Some(tree) } => Some((Some(before), tree)),
                 _ => None,
             });
-            self.level(Some((Arc::clone(parent), slot)), &child, entry, before)
+            self.level(Some((Arc::clone(parent), slot)), &child, entry, before, ahead)
         };
         match enter() {
             Ok(level) => Ok((Arc::clone(&child), level)),
@@ -156,16 +162,16 @@ impl Walk<'_> {
         dir: &Dir,
         entry: Entry,
         before: Option<(Option<Entry>, Id)>,
+        ahead: bool,
     ) -> Result<Level, VolumeError> {
         let names = dir.names()?;
         let entries = if names.len() <= LISTED { Entries::Listed(dir.list()?.into_iter()) } else { Entries::Named(names, 0) };
         add(&self.save.tools.counters.dirs, 1);
-        let mut before_entries = Vec::new();
-        let before = before.and_then(|(entry, tree)| match self.trees.get(self.save, &tree) {
-            Ok(entries) => {
-                let count = entries.len();
-                before_entries = entries;
-                Some(Before { entry, tree, count })
+        let mut trees = Before { ahead, ..Before::default() };
+        let before = before.and_then(|(entry, tree)| match self.trees.get(self.save, &tree, ahead) {
+            Ok((rest, ahead)) => {
+                trees = Before { rest, ahead, ..Before::default() };
+                Some(folder::Before { entry, tree })
             }
             Err(error) => {
                 // As if there were no previous point here: everything is read, and the new point is whole.
@@ -173,10 +179,9 @@ impl Walk<'_> {
                 None
             }
         });
-        let count = entries.len();
-        let mut before_entries = before_entries.into_iter();
-        let next_before = before_entries.next();
-        Ok(Level { folder: Folder::new(parent, entry, before, count), entries, before: before_entries, next_before, slot: 0 })
+        let folder = Folder::new(parent, entry, before, entries.len());
+        trees.step(&folder);
+        Ok(Level { folder, entries, before: trees, slot: 0 })
     }
 
     /// The entries that were not reached are no part of the point.
@@ -272,13 +277,39 @@ impl Level {
 
     /// The entry of this name in the previous point: both are in the order of names, so that one pass over each is enough.
     fn before(&mut self, name: &[u8]) -> Option<Entry> {
-        while let Some(before) = self.next_before.take_if(|before| before.name.as_slice() <= name) {
-            self.next_before = self.before.next();
+        while let Some(before) = self.before.next.take_if(|before| before.name.as_slice() <= name) {
+            self.before.step(&self.folder);
             if before.name == name {
                 return Some(before);
             }
+            self.folder.differs();
         }
         None
+    }
+}
+
+/// A folder's entries in the previous point.
+#[derive(Default)]
+struct Before {
+    next: Option<Entry>,
+    rest: entries::Entries,
+    /// The trees of its folders are decoded ahead.
+    ahead: bool,
+}
+
+impl Before {
+    /// Goes on to the next entry.
+    fn step(&mut self, folder: &Folder) {
+        self.next = match self.rest.next() {
+            Some(Ok(entry)) => Some(entry),
+            None => None,
+            Some(Err(error)) => {
+                // What is left of it is read as if it were new.
+                tracing::warn!(%error, "a tree of the previous point cannot be read to its end");
+                folder.differs();
+                None
+            }
+        };
     }
 }
 

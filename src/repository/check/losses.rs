@@ -1,11 +1,12 @@
 //! What is lost below a tree: counted by the forest, and the first of it by name.
 
-use crate::model::entry::{Entry, Kind};
+use crate::model::entry::Kind;
 use crate::model::id::Id;
 use crate::model::path_text::path_text;
 use crate::repository::check::layout::Bad;
 use crate::repository::check::report::Lost;
 use crate::repository::check::trees::Forest;
+use crate::repository::entries::Entries;
 use crate::repository::error::RepositoryError;
 use crate::repository::pack::BlobKind;
 use crate::repository::reader::Reader;
@@ -41,7 +42,7 @@ impl<'a> Losses<'a> {
     async fn name(&mut self, root: &Id, paths: &mut Vec<String>) -> Result<(), RepositoryError> {
         let mut path = String::new();
         let mut waiting = match self.entries(root).await? {
-            Some(entries) => vec![(0, entries.into_iter())],
+            Some(entries) => vec![(0, entries)],
             None => {
                 paths.push("/".to_owned());
                 return Ok(());
@@ -52,7 +53,7 @@ impl<'a> Losses<'a> {
                 return Ok(());
             }
             path.truncate(*length);
-            let Some(entry) = entries.next() else {
+            let Some(Ok(entry)) = entries.next() else {
                 waiting.pop();
                 continue;
             };
@@ -75,7 +76,7 @@ impl<'a> Losses<'a> {
                         None => None,
                     };
                     match entries {
-                        Some(entries) => waiting.push((path.len(), entries.into_iter())),
+                        Some(entries) => waiting.push((path.len(), entries)),
                         None => paths.push(path.clone()),
                     }
                 }
@@ -86,12 +87,12 @@ impl<'a> Losses<'a> {
     }
 
     /// The entries of a tree; `None` where it cannot be had.
-    async fn entries(&mut self, tree: &Id) -> Result<Option<Vec<Entry>>, RepositoryError> {
+    async fn entries(&mut self, tree: &Id) -> Result<Option<Entries>, RepositoryError> {
         if !self.forest.has(self.reader.index(), tree) {
             return Ok(None);
         }
         self.reads = self.reads.saturating_sub(1);
-        match self.reader.tree(tree).await {
+        match self.reader.entries(tree).await {
             Ok(entries) => Ok(Some(entries)),
             Err(RepositoryError::Damaged { .. } | RepositoryError::Missing { .. }) => Ok(None),
             Err(error) => Err(error),

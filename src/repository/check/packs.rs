@@ -211,7 +211,7 @@ impl Scan {
         while let Some(entry) = self.entries.get(self.next)
             && let Some(sealed) = self.pending.get_mut(at..at + entry.length as usize)
         {
-            if let Err(error) = self.decoder.decode(&entry.id, sealed, entry.plain_length) {
+            if let Err(error) = self.decoder.prove(&entry.id, sealed, entry.plain_length) {
                 self.lost.push(entry.offset);
                 let reason = match error {
                     RepositoryError::Damaged { what, reason } => format!("{what}: {reason}"),

@@ -14,11 +14,11 @@ use crate::repository::check::report::{Findings, Marks};
 use crate::repository::check::unreadable;
 use crate::repository::codec::{Decoder, MAX_BLOB, check_claim};
 use crate::repository::crypto::OVERHEAD;
+use crate::repository::entries::Entries;
 use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
 use crate::repository::pack;
 use crate::repository::pack::BlobKind;
-use crate::repository::tree;
 
 /// Bytes read with one request, and unwanted ones between two trees that are read along rather than asked for twice.
 const SPAN: u64 = 4 << 20;
@@ -264,8 +264,8 @@ fn decode(repository: &Repository, index: &Index, bad: &Bad, stretch: &Stretch, 
             .and_then(|from| bytes.get(from..from.checked_add(place.length as usize)?))
             .ok_or_else(|| "its pack ends before it".to_owned())
             .and_then(|sealed| place.plain_length.map_or(Ok(()), |plain| check_claim(BlobKind::Tree, place.length, plain)).map(|()| sealed))
-            .and_then(|sealed| match decoder.decode(&id, &mut sealed.to_vec(), place.plain_length) {
-                Ok(plain) => grow(index, bad, plain),
+            .and_then(|sealed| match Entries::open(&mut decoder, &id, sealed.to_vec(), place.plain_length) {
+                Ok(entries) => grow(index, bad, entries),
                 Err(RepositoryError::Damaged { reason, .. }) => Err(reason),
                 Err(error) => Err(error.to_string()),
             });
@@ -274,9 +274,10 @@ fn decode(repository: &Repository, index: &Index, bad: &Bad, stretch: &Stretch, 
     Ok(stretch.rows.iter().map(decode_row).collect())
 }
 
-fn grow(index: &Index, bad: &Bad, plain: &[u8]) -> Result<Tree, String> {
+fn grow(index: &Index, bad: &Bad, entries: Entries) -> Result<Tree, String> {
     let mut grown = Tree::default();
-    for entry in tree::decode(plain)? {
+    for entry in entries {
+        let entry = entry.map_err(|error| error.to_string())?;
         match entry.kind {
             Kind::File { content } => {
                 let mut whole = true;

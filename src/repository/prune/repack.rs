@@ -64,7 +64,7 @@ async fn copy(repository: &Repository, writer: &Writer, range: Range<BlobKind>) 
                 .ok()
                 .and_then(|from| bytes.get(from..from.checked_add(blob.place.length as usize)?))
                 .ok_or_else(|| RepositoryError::damaged(format!("pack {}", range.pack), "it ends before its last blob"))?;
-            decoder.decode(&blob.id, &mut sealed.to_vec(), blob.place.plain_length).map_err(|error| match error {
+            decoder.prove(&blob.id, &mut sealed.to_vec(), blob.place.plain_length).map_err(|error| match error {
                 RepositoryError::Damaged { what, reason } => RepositoryError::damaged(format!("{what} in pack {}", range.pack), reason),
                 error => error,
             })?;
