@@ -18,6 +18,7 @@ use support::compare::assert_same;
 use support::double::{Bulk, Create, Double, Lists, Quirks, Speech};
 use support::keepset::{Keepset, Ran};
 use support::minio::Minio;
+use support::proxy::{Fate, Proxy};
 use support::tree::Dice;
 
 fn bytes(text: &str) -> Bytes {
@@ -141,6 +142,59 @@ fn a_line_break_at_the_end_of_a_key_does_no_harm() {
     let ran = init(&keepset).expect(0);
     assert!(ran.err.contains("AWS_SECRET_ACCESS_KEY") && !ran.err.contains("geheim"), "{}", ran.err);
     keepset.ok(["list"]);
+}
+
+/// The store, with the proxy between.
+fn through(proxy: &Proxy, location: &str, mut variables: HashMap<String, String>, address: &str) -> Store {
+    for value in variables.values_mut() {
+        *value = value.replace(address, &proxy.endpoint);
+    }
+    Store::open(&location.replace(address, &proxy.endpoint).parse().unwrap(), &variables).unwrap()
+}
+
+#[test]
+fn every_store_outlives_broken_connections() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let azurite = Azurite::shared();
+    let google = Double::start(Quirks { speech: Speech::Google, page: 3, ..Quirks::default() });
+    let plain = Double::start(Quirks { create: Create::NotImplemented, bulk: Bulk::NotImplemented, page: 3, ..Quirks::default() });
+    let mut outlived = Vec::new();
+    for fate in [Fate::Reset, Fate::CutRequest, Fate::LoseReply, Fate::CutReply, Fate::Busy] {
+        let name = format!("broken/{fate:?}");
+        for (location, variables, address) in [
+            (azurite.location(&name), azurite.variables(), azurite.address()),
+            (google.location(&name), google.variables(), &google.endpoint),
+            (plain.location(&name), plain.variables(), &plain.endpoint),
+        ] {
+            let proxy = Proxy::to(address);
+            let store = through(&proxy, &location, variables, address);
+            let fate = fate.clone();
+            outlived.push(runtime.spawn(async move { outlives(&proxy, &store, fate).await }));
+        }
+    }
+    for done in runtime.block_on(futures::future::join_all(outlived)) {
+        done.unwrap();
+    }
+}
+
+/// Every operation, while every fifth request meets its fate.
+async fn outlives(proxy: &Proxy, store: &Store, fate: Fate) {
+    let about = format!("{fate:?} at {}", store.location());
+    store.list("").await.unwrap();
+    proxy.obey(move |n, _| if n % 5 == 2 { fate.clone() } else { Fate::Pass });
+    let names: Vec<String> = (0..6).map(|n| format!("data/{n}")).collect();
+    for name in &names {
+        store.put_new(name, bytes(name)).await.unwrap();
+    }
+    assert_eq!(store.put_new("data/0", bytes("other")).await.unwrap_err().kind, ErrorKind::AlreadyExists, "{about}");
+    let listed: Vec<String> = store.list("data").await.unwrap().into_iter().map(|object| object.key).collect();
+    assert_eq!(listed, names, "{about}");
+    for name in &names {
+        assert_eq!(store.get(name).await.unwrap(), bytes(name), "{about}");
+        assert_eq!(store.get_range(name, 2..6).await.unwrap(), bytes(&name[2..6]), "{about}");
+    }
+    store.delete(&names).await.unwrap();
+    assert_eq!(store.list("").await.unwrap(), [], "{about}");
 }
 
 /// Keys and files that other programs have left among a repository's objects.

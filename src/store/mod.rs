@@ -21,10 +21,10 @@ pub use patience::Patience;
 pub use probe::Probe;
 pub use sweep::Swept;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path as FilePath;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -318,7 +318,8 @@ impl Store {
         names.map(|name| path_text(name.strip_prefix(&root).filter(|rest| !rest.is_empty()).unwrap_or(&name).as_bytes())).collect()
     }
 
-    /// Deletes the objects, in bulk where the store can; one that is not there counts as deleted. Stops at the first failure.
+    /// Deletes the objects, in bulk where the store can; one that is not there counts as deleted. Stops at the first that
+    /// is refused.
     pub async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
         // Deletes carry no bytes; a thousand are one request, and each gets the time of a kilobyte.
         for batch in keys.chunks(1000) {
@@ -328,15 +329,17 @@ impl Store {
                 [] => continue,
             };
             let about = self.about("delete", &what);
+            // What is gone need not be asked for again: of a thousand single requests, some few fail on any day.
+            let left = Mutex::new(batch.iter().map(|key| self.path(key)).collect::<Vec<_>>());
             persist(self.patience, &self.contact, about, || async {
                 if let Some(singly) = self.quirks.deletes_singly() {
-                    return self.delete_by(singly, batch, about).await;
+                    return self.delete_by(singly, &left, about).await;
                 }
-                match self.delete_by(&*self.inner, batch, about).await {
+                match self.delete_by(&*self.inner, &left, about).await {
                     // Refused for what it is, not for its objects: some stores have no bulk delete, or want other checksums for it.
                     Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Other) => match self.quirks.singly() {
                         Some(singly) => {
-                            self.delete_by(singly, batch, about).await?;
+                            self.delete_by(singly, &left, about).await?;
                             self.quirks.note_singly(&self.location);
                             Ok(())
                         }
@@ -350,21 +353,32 @@ impl Store {
         Ok(())
     }
 
-    async fn delete_by(&self, store: &dyn ObjectStore, batch: &[String], about: About<'_>) -> Result<(), StoreError> {
-        let paths: Vec<_> = batch.iter().map(|key| Ok(self.path(key))).collect();
-        let mut results = store.delete_stream(futures::stream::iter(paths).boxed());
+    /// One try, which leaves in `left` what is not known to be gone.
+    async fn delete_by(&self, store: &dyn ObjectStore, left: &Mutex<Vec<Path>>, about: About<'_>) -> Result<(), StoreError> {
+        let paths = left.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let bytes = (paths.len() as u64) << 10;
+        let (mut gone, mut failed) = (HashSet::new(), Vec::new());
+        let mut results = store.delete_stream(futures::stream::iter(paths.into_iter().map(Ok)).boxed());
         let deleting = async {
+            // One that fails says little of the others, unless it is refused or there are many such.
             while let Some(result) = results.next().await {
                 match result {
-                    Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                    Ok(path) => drop(gone.insert(path)),
+                    Err(object_store::Error::NotFound { .. }) => {}
+                    Err(error) if failed.len() < FAILURES && about.error(&error).kind.is_passing() => failed.push(error),
                     Err(error) => return Err(error),
                 }
             }
-            Ok(())
+            failed.pop().map_or(Ok(()), Err)
         };
-        within(self.patience, about, (batch.len() as u64) << 10, deleting).await
+        let deleted = within(self.patience, about, bytes, deleting).await;
+        left.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| !gone.contains(path));
+        deleted
     }
 }
+
+/// Deletes of one try that may fail before the rest is left for the next.
+const FAILURES: usize = 16;
 
 fn too_short(about: About<'_>, whole: u64, range: &Range<u64>) -> StoreError {
     about.own(ErrorKind::TooShort, format!("it has {whole} bytes, but bytes {} to {} were asked for", range.start, range.end))

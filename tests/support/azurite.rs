@@ -102,6 +102,11 @@ impl Azurite {
     pub fn store(&self, prefix: &str) -> Store {
         Store::open(&self.location(prefix).parse().unwrap(), &self.variables()).unwrap()
     }
+
+    /// The server's address alone.
+    pub fn address(&self) -> &str {
+        self.endpoint.trim_end_matches(ACCOUNT).trim_end_matches('/')
+    }
 }
 
 fn hmac(key: &[u8; 32], text: &[u8]) -> Vec<u8> {

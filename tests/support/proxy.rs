@@ -65,8 +65,13 @@ struct State {
 impl Proxy {
     /// Before this server, passing everything until it is told otherwise.
     pub fn before(minio: &Minio) -> Proxy {
+        Proxy::to(&minio.endpoint)
+    }
+
+    /// The same before any server, by its `http://host:port`.
+    pub fn to(endpoint: &str) -> Proxy {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let server = minio.endpoint.trim_start_matches("http://").to_owned();
+        let server = endpoint.trim_start_matches("http://").to_owned();
         let state = Arc::new(Mutex::new(State { rule: Box::new(|_, _| Fate::Pass), requests: Vec::new() }));
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
