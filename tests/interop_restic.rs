@@ -145,7 +145,20 @@ fn points_of_several_sets_are_whole_for_restic_and_stay_so_when_it_prunes_one() 
 
 #[test]
 fn sparse_files_and_huge_folders_are_whole_for_restic() {
-    use std::os::unix::fs::FileExt;
+    huge_things(|keepset| {
+        keepset.ok(["init"]);
+        Restic::new(keepset.path("repository").to_str().unwrap(), PASSWORD)
+    });
+}
+
+#[test]
+fn sparse_files_and_huge_folders_go_into_a_repository_of_restics() {
+    huge_things(|keepset| Restic::init(&keepset.path("repository"), PASSWORD));
+}
+
+/// A file of a terabyte and many names, in a repository that is made so.
+fn huge_things(init: impl FnOnce(&Keepset) -> Restic) {
+    use std::os::unix::fs::{FileExt, MetadataExt};
     let keepset = Keepset::bare().with("KEEPSET_PASSWORD", PASSWORD);
     let (work, live) = (keepset.dir.path(), keepset.path("live"));
     let (huge, small) = (live.join("data-web-0"), live.join("data-web-1"));
@@ -161,17 +174,23 @@ fn sparse_files_and_huge_folders_are_whole_for_restic() {
     for number in 0..12_000 {
         fs::write(huge.join(format!("many/{number}")), "").unwrap();
     }
-    keepset.ok(["init"]);
+    let restic = init(&keepset);
     let done = keepset.json(["backup", "shop/web", "--from", live.to_str().unwrap()]);
     let point = done["backups"][0]["point"].as_str().unwrap();
-    let restic = Restic::new(keepset.path("repository").to_str().unwrap(), PASSWORD);
     restic.check();
+    keepset.ok(["check"]);
     let listed = restic.text(["ls", "-l", point]);
     assert!(listed.lines().any(|line| line.contains("1099511627776") && line.ends_with("/data-web-0/disk.img")));
     assert_eq!(listed.lines().filter(|line| line.contains("/data-web-0/many/")).count(), 12_000);
     let target = work.join("by-restic");
     restic.run(["restore", point, "--target", target.to_str().unwrap(), "--include", "/shop/web/data-web-1"]);
     assert!(fs::read(target.join("shop/web/data-web-1/disk.img")).unwrap() == fs::read(small.join("disk.img")).unwrap());
+    let ours = work.join("by-us");
+    restore(&keepset, "shop/web", point, &ours);
+    assert_same(&small, &ours.join("data-web-1"));
+    let disk = fs::metadata(ours.join("data-web-0/disk.img")).unwrap();
+    assert!(disk.len() == 1 << 40 && disk.blocks() * 512 < 2 << 20, "{disk:?}");
+    assert_eq!(fs::read_dir(ours.join("data-web-0/many")).unwrap().count(), 12_000);
 }
 
 /// Some 200 MB: a few large files, many small ones.

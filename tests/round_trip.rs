@@ -132,6 +132,96 @@ async fn a_sparse_terabyte_with_little_in_it_comes_back() {
     assert!(report.is_sound(), "{report:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_huge_folder_is_the_same_with_a_previous_point_as_without() {
+    use std::fs;
+    let temp = tempfile::tempdir().unwrap();
+    let volume = folder(temp.path(), "volume");
+    let many = folder(&volume, "many");
+    for number in 0..4500 {
+        fs::write(many.join(format!("{number:05}")), format!("{}", number % 10)).unwrap();
+    }
+    folder(&many, "01000-folder");
+    fs::write(many.join("01000-folder/file"), "below").unwrap();
+    let repository = repository(Store::memory()).await;
+    let base = save(&repository, &volume, None).await;
+    let again = save(&repository, &volume, Some(base.tree)).await;
+    assert_eq!((again.tree, again.problems.len()), (base.tree, 0));
+    let changes: [(&str, &dyn Fn()); 6] = [
+        ("a new name in the middle", &|| fs::write(many.join("03000-new"), "new").unwrap()),
+        ("a name that is gone", &|| fs::remove_file(many.join("02000")).unwrap()),
+        ("the last that is gone", &|| fs::remove_file(many.join("04499")).unwrap()),
+        ("a new one before all", &|| fs::write(many.join("0"), "new").unwrap()),
+        ("one in the place of another", &|| fs::rename(many.join("00100"), many.join("00100-else")).unwrap()),
+        ("a change below", &|| fs::write(many.join("01000-folder/file"), "changed").unwrap()),
+    ];
+    let mut parent = base.tree;
+    for (what, change) in changes {
+        change();
+        let with = save(&repository, &volume, Some(parent)).await;
+        assert_ne!(with.tree, parent, "{what}");
+        assert_eq!(with.tree, save(&repository, &volume, None).await.tree, "{what}");
+        parent = with.tree;
+    }
+    let copy = folder(temp.path(), "copy");
+    fill(&repository, &run(&repository, save_claim(&volume, Some(parent), i64::MAX, ChangeDetection::Metadata)).await, &copy, &[]).await;
+    assert_same(&volume, &copy);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_allocated_comes_back_allocated_and_holes_as_holes() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    let temp = tempfile::tempdir().unwrap();
+    let volume = folder(temp.path(), "volume");
+    let make = |name: &str, size: u64| {
+        let file = std::fs::File::create(volume.join(name)).unwrap();
+        file.set_len(size).unwrap();
+        file
+    };
+    let reserve = |file: &std::fs::File, size| rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
+    // Of one chunk and of many: room that was never written, zeros that were, and some of both; and beside them holes.
+    for (name, size) in [("small", 200 << 10), ("large", 20 << 20)] {
+        reserve(&make(&format!("{name}-reserved"), size), size);
+        std::fs::write(volume.join(format!("{name}-zeros")), vec![0; usize::try_from(size).unwrap()]).unwrap();
+        let mixed = make(&format!("{name}-mixed"), size);
+        reserve(&mixed, size);
+        mixed.write_all_at(&[7; 50_000], size / 2).unwrap();
+        make(&format!("{name}-sparse"), size).write_all_at(&[7; 50_000], size / 2).unwrap();
+        std::fs::write(volume.join(format!("{name}-full")), vec![7; usize::try_from(size).unwrap()]).unwrap();
+    }
+    let repository = repository(Store::memory()).await;
+    let saved = save(&repository, &volume, None).await;
+    let again = save(&repository, &volume, Some(saved.tree)).await;
+    assert_eq!(again.tree, saved.tree);
+    let reader = Reader::new(&repository, Arc::new(Index::load(&repository).await.unwrap()));
+    let json = String::from_utf8(reader.blob(BlobKind::Tree, &saved.tree).await.unwrap()).unwrap();
+    assert_eq!(json.matches("x-keepset-allocated").count(), 6, "only where a restore would make holes: {json}");
+    let like_the_volume = |copy: &Path| {
+        assert_same(&volume, copy);
+        for entry in std::fs::read_dir(&volume).unwrap().map(Result::unwrap) {
+            let name = entry.file_name().into_string().unwrap();
+            let meta = copy.join(&name).metadata().unwrap();
+            let holds = meta.blocks() * 512;
+            assert!(if name.ends_with("sparse") { holds < 130_000 } else { holds >= meta.len() }, "{name}: {holds} of {}", meta.len());
+        }
+    };
+    let copy = folder(temp.path(), "copy");
+    fill(&repository, &saved, &copy, &[]).await;
+    like_the_volume(&copy);
+    // Over files with the same bytes and no room, over others, and over none.
+    for name in ["small-reserved", "large-reserved", "large-mixed"] {
+        let file = std::fs::OpenOptions::new().write(true).open(copy.join(name)).unwrap();
+        let size = file.metadata().unwrap().len();
+        file.set_len(0).unwrap();
+        file.set_len(size).unwrap();
+    }
+    std::fs::write(copy.join("large-zeros"), "another").unwrap();
+    std::fs::write(copy.join("small-zeros"), "another").unwrap();
+    std::fs::remove_file(copy.join("small-mixed")).unwrap();
+    run(&repository, Task::Fill(vec![fill_claim(&saved, &copy, FillMode::Replace)])).await;
+    like_the_volume(&copy);
+}
+
 /// A volume with one file, and a previous point that claims other bytes for it under the very same record: what a block snapshot that
 /// was cut between data and inode, or a write in the same tick of the clock, leaves behind.
 async fn bytes_under_unchanged_times(parent_cut: i64, change_detection: ChangeDetection) -> Vec<u8> {

@@ -57,6 +57,10 @@ pub struct Attrs {
     pub links: u64,
     /// Bytes in a regular file; 0 for every other kind.
     pub size: u64,
+    /// A regular file that has room on the disk for all of its bytes, though a restore would leave some of them as holes: its zeros were
+    /// written, or room was allocated for what is to come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allocated: bool,
     /// Sorted by name. POSIX ACLs are among them (`system.posix_acl_access`, `system.posix_acl_default`).
     pub xattrs: Vec<Xattr>,
 }

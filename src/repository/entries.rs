@@ -1,6 +1,6 @@
 //! The entries of a folder's tree, one by one: out of a list where the tree is small, out of the blob while it is unpacked where not.
 
-use std::io::{Cursor, Read};
+use std::io::{self, BufRead, Read};
 use std::vec;
 
 use crate::model::entry::Entry;
@@ -9,6 +9,9 @@ use crate::repository::codec::{Decoder, LARGE};
 use crate::repository::error::RepositoryError;
 use crate::repository::nodes::Nodes;
 use crate::repository::tree;
+
+/// Bytes of a blob that are given back at a time.
+const PIECE: usize = 1 << 20;
 
 /// Entries in the order of their names, each proven to be of the tree before the first is given. After an error nothing more comes.
 #[derive(Default)]
@@ -33,11 +36,10 @@ impl Entries {
         let opened = decoder.open_proven(id, &mut sealed, plain_length)?;
         let length = sealed.len();
         sealed.truncate(opened.end);
-        let mut opened_bytes = Cursor::new(sealed);
-        opened_bytes.set_position(opened.start as u64);
+        let pieces = Pieces::of(sealed, opened.start);
         let source: Box<dyn Read + Send> = match plain_length {
-            None => Box::new(opened_bytes),
-            Some(_) => Box::new(zstd::stream::read::Decoder::with_buffer(opened_bytes).map_err(RepositoryError::Unfaithful)?),
+            None => Box::new(pieces),
+            Some(_) => Box::new(zstd::stream::read::Decoder::with_buffer(pieces).map_err(RepositoryError::Unfaithful)?),
         };
         Ok(Entries(Inner::Streamed(Box::new((*id, Nodes::new(source, length))))))
     }
@@ -48,6 +50,50 @@ impl Entries {
             Inner::Listed(entries) => Ok(entries.collect()),
             _ => self.collect(),
         }
+    }
+}
+
+/// Bytes whose memory is given back while they are read.
+struct Pieces {
+    /// The last first.
+    pieces: Vec<Box<[u8]>>,
+    /// Of the next one so many bytes are read.
+    at: usize,
+}
+
+impl Pieces {
+    /// Of the bytes from `start` on.
+    fn of(mut bytes: Vec<u8>, start: usize) -> Pieces {
+        let mut pieces = Vec::new();
+        while bytes.len() > start {
+            let from = bytes.len().saturating_sub(PIECE).max(start);
+            pieces.push(bytes[from..].into());
+            bytes.truncate(from);
+            bytes.shrink_to_fit();
+        }
+        Pieces { pieces, at: 0 }
+    }
+}
+
+impl BufRead for Pieces {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        Ok(self.pieces.last().map_or(&[], |piece| &piece[self.at..]))
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.at += length;
+        if self.pieces.last().is_some_and(|piece| piece.len() == self.at) {
+            self.pieces.pop();
+            self.at = 0;
+        }
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let length = self.fill_buf()?.read(out)?;
+        self.consume(length);
+        Ok(length)
     }
 }
 

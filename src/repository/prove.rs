@@ -132,7 +132,7 @@ fn take(
             None => proof.miss(format!("chunk {} of file {}", run.id, shown(entry))),
             Some(place) if counts => {
                 let plain = place.plain();
-                let is_hole = plain >= HOLE_BYTES && u64::from(place.length) < plain / HOLE_RATIO;
+                let is_hole = !entry.attrs.allocated && plain >= HOLE_BYTES && u64::from(place.length) < plain / HOLE_RATIO;
                 let room = if is_hole { 0 } else { plain.saturating_mul(times).saturating_mul(run.count.into()) };
                 proof.room = proof.room.saturating_add(room);
             }

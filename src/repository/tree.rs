@@ -130,6 +130,9 @@ pub(super) fn encode_entry<E>(out: &mut String, entry: &Entry, spill: &mut impl 
         HEXLOWER.encode_append(&id.0, out);
         out.push('"');
     }
+    if attrs.allocated {
+        out.push_str(",\"x-keepset-allocated\":true");
+    }
     out.push('}');
     spill(out)
 }
@@ -315,6 +318,8 @@ struct NodeRecord<'a> {
     content: Option<Content>,
     #[serde(default)]
     subtree: Option<Id>,
+    #[serde(rename = "x-keepset-allocated", default)]
+    allocated: bool,
 }
 
 #[derive(Deserialize)]
@@ -387,6 +392,7 @@ fn decode_entry(node: NodeRecord<'_>) -> Result<Entry, String> {
         device: node.device_id,
         links: node.links,
         size: if matches!(kind, Kind::File { .. }) { node.size } else { 0 },
+        allocated: node.allocated && matches!(kind, Kind::File { .. }),
         xattrs,
     };
     Ok(Entry { name, kind, attrs })
@@ -420,8 +426,9 @@ pub(super) mod tests {
         );
         (name, kind, 0u32..0o10000, any::<(u32, u32, u64, u64)>(), time(), time(), time(), xattrs).prop_map(
             |(name, kind, mode, (uid, gid, inode, size), mtime, atime, ctime, xattrs)| {
-                let size = if matches!(kind, Kind::File { .. }) { size } else { 0 };
-                Entry { name, kind, attrs: Attrs { mode, uid, gid, mtime, atime, ctime, inode, device: 0, links: 1, size, xattrs } }
+                let is_file = matches!(kind, Kind::File { .. });
+                let (size, allocated) = (if is_file { size } else { 0 }, is_file && inode % 4 == 0);
+                Entry { name, kind, attrs: Attrs { mode, uid, gid, mtime, atime, ctime, inode, device: 0, links: 1, size, allocated, xattrs } }
             },
         )
     }

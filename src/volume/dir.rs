@@ -67,6 +67,12 @@ impl NameAt {
 }
 
 impl Names {
+    /// Gives the memory of the first names back; those behind them get lower indexes.
+    pub fn forget(&mut self, count: usize) {
+        self.entries.drain(..count);
+        self.entries.shrink_to_fit();
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }

@@ -55,7 +55,7 @@ impl Target {
         // With the right owner from the start, the final mode saves a call; else nobody else may look before the owner is set.
         let mode = if self.finisher.is_mine(attrs) { attrs.mode & 0o777 } else { 0o600 };
         let file = TargetFile::new(self.create(&dir, name, mode)?, &dir, name);
-        file.write_whole(attrs.size, parts)?;
+        file.write_whole(attrs.size, attrs.allocated, parts)?;
         self.finisher.file(&file, attrs, Origin::Made)
     }
 

@@ -38,7 +38,7 @@ pub use folders::DirId;
 pub use handles::Handles;
 pub use limits::raise_open_files;
 pub use old::{Old, OldName, is_leftover};
-pub use output::TargetFile;
+pub use output::{TargetFile, leaves_holes, may_have_holes};
 pub use place::Place;
 pub use remove::{open_to_change, remove};
 pub use stat::{FileKind, Stat};

@@ -167,7 +167,7 @@ impl Target {
             Err(error) if error.is_full() => return self.replace_after(old, attrs, parts),
             made => made?,
         };
-        match file.write_whole(attrs.size, parts.clone()) {
+        match file.write_whole(attrs.size, attrs.allocated, parts.clone()) {
             Err(error) if error.is_full() => {
                 drop(file); // its room comes back only then
                 self.discard_file(old.dir, &beside)?;

@@ -44,6 +44,19 @@ impl TargetFile {
         self.file.write_all_at(buf, offset).map_err(|source| self.error("write", source))
     }
 
+    /// Gives the file room for all of its first `size` bytes; what is hole there reads as zeros as before. `false` where the file system
+    /// cannot do that: then all of it has to be written.
+    pub fn allocate(&self, size: u64) -> Result<bool, VolumeError> {
+        if size == 0 {
+            return Ok(true);
+        }
+        match retry_on_intr(|| fallocate(&self.file, FallocateFlags::empty(), 0, size)) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+            Err(errno) => Err(self.error("allocate room for", errno.into())),
+        }
+    }
+
     /// Writes at an offset where the file is still a hole, and leaves runs of zeros as that.
     ///
     /// The repository has no map of holes: every run of at least 64 KiB of zeros becomes one, and shorter ones at either end of `buf`, which may go
@@ -135,9 +148,14 @@ impl TargetFile {
         self.file.set_len(size).map_err(|source| self.error("set the length of", source))
     }
 
-    /// Writes the parts one after the other into the empty file of `size` bytes at its end.
-    pub(super) fn write_whole<P: AsRef<[u8]>>(&self, size: u64, parts: impl IntoIterator<Item = P>) -> Result<(), VolumeError> {
-        let may_have_holes = size >= HOLE as u64;
+    /// Writes the parts one after the other into the empty file of `size` bytes at its end, with room for all of them if it is `allocated`.
+    pub(super) fn write_whole<P: AsRef<[u8]>>(
+        &self,
+        size: u64,
+        allocated: bool,
+        parts: impl IntoIterator<Item = P>,
+    ) -> Result<(), VolumeError> {
+        let may_have_holes = may_have_holes(size) && (!allocated || self.allocate(size)?);
         if may_have_holes {
             self.set_len(size)?;
         }
@@ -172,6 +190,21 @@ impl AsFd for TargetFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// Whether a file of this size is written with holes where it has long runs of zeros.
+pub fn may_have_holes(size: u64) -> bool {
+    size >= HOLE as u64
+}
+
+/// Whether [`TargetFile::write_sparse`] would leave any of these bytes as a hole.
+pub fn leaves_holes(offset: u64, buf: &[u8]) -> bool {
+    let mut written = 0;
+    let all: Result<(), ()> = for_data_runs(offset, buf, |_, data| {
+        written += data.len();
+        Ok(())
+    });
+    all.is_ok() && written < buf.len()
 }
 
 /// Calls `write` for all of `buf` but the runs of zeros that are to be holes. Blocks are counted from the file's start.
@@ -222,6 +255,7 @@ mod tests {
         let mut buf = vec![0; 400 << 10];
         assert_eq!(runs(0, &buf), []);
         assert_eq!(runs(5, &buf), []);
+        assert!(leaves_holes(5, &buf) && !leaves_holes(5, &vec![1; 400 << 10]));
         buf[100 << 10] = 1;
         assert_eq!(runs(0, &buf), [(100 << 10, 4096)]);
         buf[120 << 10] = 1; // 16 KiB between: not worth a hole

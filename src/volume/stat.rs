@@ -83,6 +83,7 @@ impl Stat {
             device: self.device,
             links: self.links,
             size: if self.kind == FileKind::File { self.size } else { 0 },
+            allocated: false,
             xattrs,
         }
     }

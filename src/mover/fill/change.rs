@@ -47,10 +47,16 @@ impl Planner<'_> {
         let volume = |e| fill.volume(e);
         let Differing { file: Candidate { old, attrs, content }, same } = differing;
         let mut beside = None;
-        if fill.has_room_for(fill.without_zeros(&content))? {
+        let mut is_dense = false;
+        let needs = if attrs.allocated { attrs.size } else { fill.without_zeros(&content) };
+        if fill.has_room_for(needs)? {
             let (name, file) = fill.target.create_beside(&old, attrs.size).map_err(volume)?;
-            match fill.copy_same(&old, &content, &same, &file) {
-                Ok(()) => beside = Some((name, file)),
+            let allocated = if attrs.allocated { file.allocate(attrs.size) } else { Ok(true) };
+            match allocated.and_then(|allocated| fill.copy_same(&old, &content, &same, &file).map(|()| allocated)) {
+                Ok(allocated) => {
+                    is_dense = !allocated;
+                    beside = Some((name, file));
+                }
                 Err(error) if error.is_full() => {
                     drop(file);
                     fill.target.discard_file(old.dir(), &name).map_err(volume)?;
@@ -61,7 +67,11 @@ impl Planner<'_> {
         let links = fill.target.stat_old(&old).map_err(volume)?.links;
         let (beside, open) = match beside {
             Some((name, file)) => (Some(name), file),
-            None if links == 1 => (None, fill.target.open_over(&old, attrs.size).map_err(volume)?),
+            None if links == 1 => {
+                let file = fill.target.open_over(&old, attrs.size).map_err(volume)?;
+                is_dense = attrs.allocated && !file.allocate(attrs.size).map_err(volume)?;
+                (None, file)
+            }
             None => {
                 // Its other names are not to change with it.
                 fill.target.remove_old(&old).map_err(volume)?;
@@ -70,8 +80,8 @@ impl Planner<'_> {
         };
         let chunks = content.iter().zip(&same);
         add(&fill.tools.counters.bytes, chunks.clone().filter(|(_, same)| **same).map(|(id, _)| fill.plain_length(id)).sum());
-        // A file beside the old one is all hole: zeros are there.
-        let is_beside = beside.is_some();
+        // A file beside the old one is all hole, or has got its room: zeros are there.
+        let is_beside = beside.is_some() && !is_dense;
         let is_there = |id: &Id| is_beside && fill.is_zeros(id);
         let remaining = chunks.clone().filter(|(id, same)| !**same && !is_there(id)).count();
         add(&fill.tools.counters.bytes, chunks.filter(|(id, same)| !**same && is_there(id)).map(|(id, _)| fill.plain_length(id)).sum());
@@ -81,6 +91,7 @@ impl Planner<'_> {
             spot: Spot::Taken(old),
             beside,
             attrs,
+            is_dense,
             remaining: AtomicUsize::new(remaining),
             lost: AtomicBool::new(false),
         });

@@ -223,8 +223,15 @@ impl<'a> Comparer<'a> {
         if !subject.same.iter().all(|same| same.load(Ordering::Relaxed)) || (too_long && stat.links > 1) || !fill.may_stay(stat) {
             return Ok(());
         }
-        let problems = if too_long {
+        let lacks_room = attrs.allocated && stat.may_have_holes() && stat.links == 1;
+        let problems = if too_long || lacks_room {
             let file = fill.target.open_over(old, attrs.size)?;
+            if lacks_room {
+                match file.allocate(attrs.size) {
+                    Err(error) if !error.is_full() => return Err(error),
+                    _ => {} // its bytes are right, and that is what counts
+                }
+            }
             fill.target.finish_over(&file, attrs)?
         } else {
             fill.target.finish_kept(old, open, attrs)?

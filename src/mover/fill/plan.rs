@@ -281,13 +281,14 @@ impl<'a> Planner<'a> {
             Some(id) => self.small(id, SmallFile { spot: Spot::Free { dir, name }, attrs }),
             _ => {
                 let open = fill.target.create_file(dir, &name, attrs.size).map_err(|e| fill.volume(e))?;
+                let is_dense = attrs.allocated && !open.allocate(attrs.size).map_err(|e| fill.volume(e))?;
                 let number = self.next_large();
                 fill.open.insert(number, Arc::new(open));
-                // What is all zeros is there: the file is a hole that long.
-                let zeros: Vec<bool> = content.runs().iter().map(|run| fill.is_zeros(&run.id)).collect();
+                // What is all zeros is there: the file is a hole that long, or has got its room.
+                let zeros: Vec<bool> = content.runs().iter().map(|run| !is_dense && fill.is_zeros(&run.id)).collect();
                 let remaining = content.runs().iter().zip(&zeros).filter(|(_, zeros)| !**zeros).map(|(run, _)| run.count as usize).sum();
                 let (spot, lost) = (Spot::Free { dir, name }, AtomicBool::new(false));
-                let file = Arc::new(LargeFile { number, spot, beside: None, attrs, remaining: AtomicUsize::new(remaining), lost });
+                let file = Arc::new(LargeFile { number, spot, beside: None, attrs, is_dense, remaining: AtomicUsize::new(remaining), lost });
                 if remaining == 0 {
                     add(&fill.tools.counters.bytes, file.attrs.size);
                     return file.finish(fill).map_err(|e| fill.volume(e));

@@ -42,6 +42,8 @@ pub struct LargeFile {
     /// the old file itself is written over.
     pub beside: Option<Box<[u8]>>,
     pub attrs: Attrs,
+    /// It is to have room for all of its bytes and could not get it at once, so that its zeros are written.
+    pub is_dense: bool,
     /// Chunks that are not written yet.
     pub remaining: AtomicUsize,
     /// One of its chunks cannot be had.
@@ -79,6 +81,9 @@ impl LargeFile {
         }
         let open = self.open(fill)?;
         match (&self.spot, &self.beside) {
+            _ if self.is_dense => open.write_at(at, plain),
+            // Zeros are written over what was there, rather than room given back.
+            (Spot::Taken(_), None) if self.attrs.allocated => open.write_at(at, plain),
             (Spot::Taken(_), None) => open.write_over(at, plain),
             _ => open.write_sparse(at, plain),
         }

@@ -17,7 +17,7 @@ use crate::repository::chunk::HOLE;
 use crate::repository::codec::Encoder;
 use crate::repository::error::RepositoryError;
 use crate::repository::pack::BlobKind;
-use crate::volume::{Dir, OpenFile, Place, VolumeError};
+use crate::volume::{Dir, OpenFile, Place, VolumeError, leaves_holes, may_have_holes};
 
 /// Bytes read at once from a large file.
 const STEP: usize = 256 << 10;
@@ -64,11 +64,12 @@ struct Done {
 pub struct Hole(OnceLock<Id>);
 
 impl Hole {
-    fn id(&self, save: &Save, encoder: &mut Encoder) -> Result<Id, RepositoryError> {
+    fn id(&self, save: &Save) -> Result<Id, RepositoryError> {
         if let Some(id) = self.0.get() {
             return Ok(*id);
         }
-        let id = store(save, encoder, &vec![0u8; HOLE])?;
+        // An encoder of its own: one that has seen a chunk of this length would keep the memory for it.
+        let id = store(save, &mut save.tools.writer.encoder()?, &vec![0u8; HOLE])?;
         Ok(*self.0.get_or_init(|| id))
     }
 }
@@ -134,15 +135,17 @@ impl FileWorker<'_> {
             let counters = &self.save.tools.counters;
             let mut attrs = normal(stat.attrs(xattrs), false);
             match content {
-                Content::Small((id, size)) => {
+                Content::Small((id, size, has_zeros)) => {
                     attrs.size = size;
+                    attrs.allocated = has_zeros && !stat.may_have_holes();
                     add(&counters.bytes, size);
                     let entry = Entry { name: job.name.clone(), kind: Kind::File { content: id.into_iter().collect() }, attrs };
                     let entry = self.save.settled(job.dir.place(), entry);
                     job.folder.ready(self.save, &mut self.encoder, job.slot, Some(entry), false);
                 }
-                Content::Large((large, size)) => {
+                Content::Large((large, size, has_zeros)) => {
                     attrs.size = size;
+                    attrs.allocated = has_zeros && !stat.may_have_holes();
                     add(&counters.bytes, size);
                     let place = Arc::clone(job.dir.place());
                     let done = Done { folder: Arc::clone(&job.folder), slot: job.slot, place, name: job.name.clone(), attrs };
@@ -154,8 +157,8 @@ impl FileWorker<'_> {
         }
     }
 
-    /// A file of at most one chunk, and what was read of it.
-    fn small(&mut self, file: &mut OpenFile) -> Result<(Option<Id>, u64), ReadError> {
+    /// A file of at most one chunk, what was read of it, and whether a restore makes holes of some of it.
+    fn small(&mut self, file: &mut OpenFile) -> Result<(Option<Id>, u64, bool), ReadError> {
         let mut buffer = self.buffer();
         let size = usize::try_from(file.stat().size).expect("at most the chunker's smallest chunk");
         // One byte of room more tells whether it has grown, but only the size at opening is taken: growth shows as a change.
@@ -165,12 +168,14 @@ impl FileWorker<'_> {
         buffer.truncate(got);
         add(&self.save.tools.counters.moved_bytes, got as u64);
         let id = if got == 0 { None } else { Some(store(self.save, &mut self.encoder, &buffer)?) };
+        let has_zeros = may_have_holes(got as u64) && leaves_holes(0, &buffer);
         self.recycle(buffer);
-        Ok((id, got as u64))
+        Ok((id, got as u64, has_zeros))
     }
 
-    /// A larger file, its chunks handed out or stored here; up to the size that it had when it was opened.
-    fn large(&mut self, file: &OpenFile) -> Result<(Arc<LargeFile>, u64), ReadError> {
+    /// A larger file, its chunks handed out or stored here; up to the size that it had when it was opened. Tells that, and whether a restore
+    /// makes holes of some of it.
+    fn large(&mut self, file: &OpenFile) -> Result<(Arc<LargeFile>, u64, bool), ReadError> {
         let save = self.save;
         let chunker = &save.tools.chunker;
         let large = Arc::new(LargeFile { chunks: Mutex::default(), pending: AtomicUsize::new(1), done: Mutex::new(None) });
@@ -182,6 +187,8 @@ impl FileWorker<'_> {
         let mut hole = 0;
         let mut buffer = self.buffer();
         let mut scanned = 0;
+        // Of a file with holes nobody asks.
+        let mut has_zeros = file.stat().may_have_holes();
         loop {
             if save.stopped() {
                 return Err(ReadError::Repository(RepositoryError::Stopped));
@@ -193,7 +200,7 @@ impl FileWorker<'_> {
             let whole = data.start.saturating_sub(at) / HOLE as u64;
             if buffer.is_empty() && whole > 0 {
                 // Whole chunks of a hole: known without reading or hashing.
-                let id = save.hole.id(save, &mut self.encoder)?;
+                let id = save.hole.id(save)?;
                 let mut chunks = large.chunks.lock().unwrap_or_else(PoisonError::into_inner);
                 let number = chunks.next();
                 chunks.ready(number, id, whole);
@@ -217,13 +224,15 @@ impl FileWorker<'_> {
                 if got < wanted {
                     // Cut shorter meanwhile: what is left of it is the file, and the change is noticed later.
                     if !buffer.is_empty() {
+                        has_zeros = has_zeros || leaves_holes(at - buffer.len() as u64, &buffer);
                         self.hand_out(&large, buffer)?;
                     }
-                    return Ok((large, at));
+                    return Ok((large, at, has_zeros));
                 }
             }
             if let Some(cut) = chunker.find_cut(&buffer, &mut scanned) {
                 let mut rest = self.buffer();
+                has_zeros = has_zeros || leaves_holes(at - buffer.len() as u64, &buffer[..cut]);
                 let left = (buffer.len() - cut) as u64;
                 if at <= data.start && at - left >= hole {
                     // Nothing but hole is left over: it begins anew, and goes on in whole chunks.
@@ -239,9 +248,10 @@ impl FileWorker<'_> {
                 if buffer.is_empty() {
                     self.recycle(buffer);
                 } else {
+                    has_zeros = has_zeros || leaves_holes(at - buffer.len() as u64, &buffer);
                     self.hand_out(&large, buffer)?;
                 }
-                return Ok((large, at));
+                return Ok((large, at, has_zeros));
             }
         }
     }
@@ -303,8 +313,8 @@ impl LargeFile {
 }
 
 enum Content {
-    Small((Option<Id>, u64)),
-    Large((Arc<LargeFile>, u64)),
+    Small((Option<Id>, u64, bool)),
+    Large((Arc<LargeFile>, u64, bool)),
 }
 
 /// Whose fault it is decides what happens: a file's is listed, the repository's ends the run.

@@ -22,6 +22,8 @@ use crate::volume::{Dir, DirStack, FileKind, Names, RawEntry, Stat, VolumeError}
 const MAX_OPEN: usize = 128;
 /// A folder of at most this many entries is looked at in the order of inodes; a larger one name by name, which takes less memory.
 const LISTED: usize = 4096;
+/// Names whose memory is given back at a time.
+const FORGOTTEN: usize = 1 << 16;
 
 /// One folder on the way down.
 struct Level {
@@ -250,7 +252,8 @@ impl Walk<'_> {
                 return None;
             }
         }
-        let attrs = normal(stat.attrs(before.attrs.xattrs.clone()), false);
+        let mut attrs = normal(stat.attrs(before.attrs.xattrs.clone()), false);
+        attrs.allocated = before.attrs.allocated && !stat.may_have_holes();
         let same = attrs == before.attrs;
         Some((Entry { name: before.name.clone(), kind: before.kind.clone(), attrs }, same))
     }
@@ -265,6 +268,9 @@ impl Level {
             Entries::Named(names, next) => {
                 let name = names.get(*next)?.0.to_vec();
                 *next += 1;
+                if *next == FORGOTTEN {
+                    names.forget(std::mem::take(next));
+                }
                 match dir.stat_of(&name) {
                     Ok(stat) => Ok(RawEntry { name, stat }),
                     Err(error) => Err((name, error)),
