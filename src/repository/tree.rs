@@ -428,7 +428,11 @@ pub(super) mod tests {
             |(name, kind, mode, (uid, gid, inode, size), mtime, atime, ctime, xattrs)| {
                 let is_file = matches!(kind, Kind::File { .. });
                 let (size, allocated) = (if is_file { size } else { 0 }, is_file && inode % 4 == 0);
-                Entry { name, kind, attrs: Attrs { mode, uid, gid, mtime, atime, ctime, inode, device: 0, links: 1, size, allocated, xattrs } }
+                Entry {
+                    name,
+                    kind,
+                    attrs: Attrs { mode, uid, gid, mtime, atime, ctime, inode, device: 0, links: 1, size, allocated, xattrs },
+                }
             },
         )
     }

@@ -288,7 +288,8 @@ impl<'a> Planner<'a> {
                 let zeros: Vec<bool> = content.runs().iter().map(|run| !is_dense && fill.is_zeros(&run.id)).collect();
                 let remaining = content.runs().iter().zip(&zeros).filter(|(_, zeros)| !**zeros).map(|(run, _)| run.count as usize).sum();
                 let (spot, lost) = (Spot::Free { dir, name }, AtomicBool::new(false));
-                let file = Arc::new(LargeFile { number, spot, beside: None, attrs, is_dense, remaining: AtomicUsize::new(remaining), lost });
+                let file =
+                    Arc::new(LargeFile { number, spot, beside: None, attrs, is_dense, remaining: AtomicUsize::new(remaining), lost });
                 if remaining == 0 {
                     add(&fill.tools.counters.bytes, file.attrs.size);
                     return file.finish(fill).map_err(|e| fill.volume(e));
