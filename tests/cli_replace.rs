@@ -131,3 +131,30 @@ fn all_that_is_whole_comes_back_from_a_damaged_repository_and_the_rest_is_listed
         }
     }
 }
+
+#[test]
+fn a_point_with_exclusions_is_complete_says_so_and_leaves_them_alone() {
+    let (keepset, live, _) = saved();
+    let (into, snapshots) = (live.to_str().unwrap(), live.join("data-web-0/.snapshot"));
+    fs::create_dir(&snapshots).unwrap();
+    let mounted = support::keepset::Tmpfs::mount(snapshots.clone(), "1m");
+    fs::write(snapshots.join("hourly"), "of the filer").unwrap();
+    keepset.run(["backup", "shop/web", "--from", into]).expect(3);
+    let refused = keepset.run(["backup", "shop/web", "--from", into, "--exclude", "**"]).expect(2);
+    assert!(refused.err.contains("would exclude all of the volume"), "{}", refused.err);
+
+    let plan = keepset.ok(["backup", "shop/web", "--from", into, "--exclude", ".snapshot", "--dry-run"]);
+    assert!(plan.contains("excluded from every claim: .snapshot"), "{plan}");
+    keepset.run(["backup", "shop/web", "--from", into, "--exclude", ".snapshot"]).expect(0);
+    let shown = keepset.ok(["show", "shop/web"]);
+    assert!(shown.contains("excluded     .snapshot (of every claim)") && shown.contains("complete"), "{shown}");
+
+    spoil(&live);
+    let answer = keepset.json(["restore", "shop/web", "--into", into, "--replace"]);
+    let safety = answer["safetyPoint"].as_str().unwrap().to_owned();
+    assert_eq!(fs::read_to_string(snapshots.join("hourly")).unwrap(), "of the filer");
+    assert!(!live.join("data-web-1/stray").exists());
+    let safety = keepset.json(["show", safety.as_str()]);
+    assert_eq!((&safety["manifest"]["exclude"], &safety["point"]["complete"]), (&serde_json::json!([".snapshot"]), &serde_json::json!(true)));
+    drop(mounted);
+}

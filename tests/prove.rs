@@ -25,6 +25,7 @@ fn task(saved: &ClaimReport, target: &Path) -> Task {
         root: saved.root.clone(),
         target: target.to_str().unwrap().to_owned(),
         shape: Default::default(),
+        exclude: Vec::new(),
     }])
 }
 

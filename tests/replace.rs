@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicUsize;
 
 use keepset::model::entry::Kind;
 use keepset::model::id::Id;
+use keepset::model::manifest::ChangeDetection;
 use keepset::model::mover_job::{ClaimReport, FillClaim, FillMode, MoverReport, ProblemKind, ProveClaim, Task};
 use keepset::mover::error::MoverError;
 use keepset::repository::Repository;
@@ -25,7 +26,7 @@ use proptest::prelude::*;
 use support::compare::{assert_same, compare};
 use support::mutate::mutate;
 use support::tree::{Dice, Tree, trees};
-use support::volumes::{attempt, fill_claim, folder, repository, run, save};
+use support::volumes::{attempt, fill_claim, folder, repository, run, save, save_claim};
 
 async fn try_replace(repository: &Repository, saved: &ClaimReport, target: &Path) -> Result<MoverReport, MoverError> {
     attempt(repository, Task::Fill(vec![fill_claim(saved, target, FillMode::Replace)])).await
@@ -429,7 +430,87 @@ async fn lost_and_found_is_saved_and_restored_with_what_is_in_it() {
         assert_eq!((fs::read(target.join("lost+found/#1234")).unwrap(), inode(target)), (b"the only copy".to_vec(), there));
         replace(&repository, &full, target).await;
         let (name, tree, root) = (full.name.clone(), full.tree, full.root.clone());
-        let prove = ProveClaim { name, tree, root, target: target.to_str().unwrap().into(), shape: Default::default() };
+        let prove = ProveClaim { name, tree, root, target: target.to_str().unwrap().into(), shape: Default::default(), exclude: Vec::new() };
         assert_eq!(run(&repository, Task::Prove(vec![prove])).await.problems, []);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_excluded_is_not_saved_not_missed_and_not_touched() {
+    let temp = tempfile::tempdir().unwrap();
+    let volume = folder(temp.path(), "volume");
+    for (path, text) in [
+        (".snapshot/hourly/pages", "old"),
+        ("cache/one.tmp", "1"),
+        ("cache/kept", "k"),
+        ("cache/sub/two.tmp", "2"),
+        ("sub/lock/pid", "7"),
+        ("pages", "now"),
+    ] {
+        let path = volume.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let exclude: Vec<String> = [".snapshot", "cache/*.tmp", "**/lock"].map(str::to_owned).into();
+    let repository = repository(Store::memory()).await;
+    let with = |parent| {
+        let mut task = save_claim(&volume, parent, i64::MAX, ChangeDetection::Metadata);
+        let Task::Save(claims) = &mut task else { unreachable!() };
+        claims[0].exclude.clone_from(&exclude);
+        run(&repository, task)
+    };
+    let saved = with(None).await;
+    assert_eq!((saved.problems.len(), saved.files), (0, 3), "{:?}", saved.problems);
+    assert_eq!(with(Some(saved.tree)).await.tree, saved.tree, "nothing else was left out of the tree that is compared with");
+
+    // A new volume in which a filer shows its snapshots holds nothing.
+    let new = folder(temp.path(), "new");
+    fs::create_dir(new.join(".snapshot")).unwrap();
+    run(&repository, Task::Fill(vec![FillClaim { exclude: exclude.clone(), ..fill_claim(&saved, &new, FillMode::New) }])).await;
+    assert_eq!(fs::read(new.join("cache/sub/two.tmp")).unwrap(), b"2");
+    assert!(!new.join("cache/one.tmp").exists() && !new.join("sub/lock").exists() && new.join("sub").is_dir());
+
+    // Over what is there all goes that the point lacks, but for what it excludes, and the folders that this is in.
+    for (path, text) in [(".snapshot/x", "x"), ("cache/three.tmp", "3"), ("cache/stray", "s"), ("gone/lock/pid", "8"), ("gone/stray", "s"), ("late/stray", "s")] {
+        let path = new.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    // Another name of it is not the point's to change.
+    fs::remove_file(new.join("pages")).unwrap();
+    fs::write(new.join("cache/linked.tmp"), "now").unwrap();
+    fs::hard_link(new.join("cache/linked.tmp"), new.join("pages")).unwrap();
+    let fill = FillClaim { exclude: exclude.clone(), ..fill_claim(&saved, &new, FillMode::Replace) };
+    assert_eq!(run(&repository, Task::Fill(vec![fill.clone()])).await.problems, []);
+    for kept in [".snapshot/x", "cache/three.tmp", "gone/lock/pid", "cache/kept", "cache/linked.tmp"] {
+        assert!(new.join(kept).exists(), "{kept}");
+    }
+    for gone in ["cache/stray", "gone/stray", "late"] {
+        assert!(!new.join(gone).exists(), "{gone}");
+    }
+    assert_eq!(fs::metadata(new.join("pages")).unwrap().nlink(), 1);
+
+    // What is excluded is missed by no proof; what else is there is.
+    let prove = |exclude| {
+        Task::Prove(vec![ProveClaim {
+            name: saved.name.clone(),
+            tree: saved.tree,
+            root: saved.root.clone(),
+            target: new.to_str().unwrap().to_owned(),
+            shape: Default::default(),
+            exclude,
+        }])
+    };
+    let differs = async |exclude| -> Vec<String> {
+        let problems = run(&repository, prove(exclude)).await.problems;
+        problems.into_iter().filter(|problem| problem.kind == ProblemKind::Differs).map(|problem| problem.path).collect()
+    };
+    assert_eq!(differs(exclude).await, ["gone"], "a folder that only something excluded is in");
+    assert_eq!(differs(Vec::new()).await, [".snapshot", "cache/linked.tmp", "cache/three.tmp", "gone"]);
+
+    // What stands where the point has a file cannot stay and go.
+    fs::remove_file(new.join("pages")).unwrap();
+    fs::create_dir_all(new.join("pages/lock")).unwrap();
+    let error = attempt(&repository, Task::Fill(vec![fill])).await.unwrap_err();
+    assert!(matches!(error, MoverError::Volume { .. }) && new.join("pages/lock").exists(), "{error:?}");
 }

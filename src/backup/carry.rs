@@ -134,6 +134,7 @@ fn job(plan: &BackupPlan, ordinal: &PlannedOrdinal, cuts: &Cuts, options: &Backu
             parent: claim.parent,
             parent_cut: claim.parent_cut,
             change_detection: claim.change_detection,
+            exclude: plan.exclude.clone(),
         })
         .collect();
     MoverJob {

@@ -25,6 +25,8 @@ pub struct BackupOptions {
     pub allow_moved_volumes: bool,
     /// A safety point of these claims alone, as they are, whole set or not; `None` for a normal point.
     pub safety: Option<Vec<ClaimId>>,
+    /// What no point has, by patterns, of every claim: see [`Exclude`](crate::model::exclude::Exclude).
+    pub exclude: Vec<String>,
     /// Commands around the cut; `None` for what the pods themselves ask for.
     pub hooks: Option<Hooks>,
     /// Bytes for each mover.
@@ -55,6 +57,7 @@ impl Default for BackupOptions {
             allow_empty: false,
             allow_moved_volumes: false,
             safety: None,
+            exclude: Vec::new(),
             hooks: None,
             memory: 64 << 20,
             location: String::new(),

@@ -43,6 +43,9 @@ pub struct BackupPlan {
     pub gone: Vec<String>,
     /// What stands beside the claims and is none of them.
     pub foreign: Vec<String>,
+    /// What is no part of the point, by patterns, of every claim.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
     /// Commands in the set's pods around the cut.
     #[serde(skip_serializing_if = "HookPlan::is_empty")]
     pub hooks: HookPlan,
@@ -232,6 +235,7 @@ pub(super) fn plan(mut state: SetState, previous: &Previous, options: &BackupOpt
         previous: previous.newest.as_ref().map(|point| PreviousPoint { id: point.point.id, time: point.point.time.to_rfc3339() }),
         last_complete: complete.map(|point| point.point.id),
         ordinals,
+        exclude: options.exclude.clone(),
         hooks,
         first_alone,
         parallel: options.parallel.max(1),
@@ -400,6 +404,9 @@ impl BackupPlan {
             if !names.is_empty() {
                 lines.push(format!("{what}: {}", listed(names)));
             }
+        }
+        if !self.exclude.is_empty() {
+            lines.push(format!("excluded from every claim: {}", self.exclude.join(", ")));
         }
         if !self.foreign.is_empty() {
             lines.push(format!("not of this set, left alone: {}", listed(&self.foreign)));

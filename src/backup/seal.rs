@@ -182,6 +182,7 @@ impl Sealing<'_> {
             kind: self.plan.kind,
             started: self.started.to_rfc3339(),
             set: self.plan.set.clone(),
+            exclude: self.plan.exclude.clone(),
             claims,
         }
     }

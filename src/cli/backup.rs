@@ -20,6 +20,7 @@ use crate::cli::view;
 use crate::cli::wire::Wire;
 use crate::cli::words;
 use crate::config::{HookSettings, OrderOfSaving, SetSettings, Span};
+use crate::model::exclude::{BadPattern, Exclude};
 use crate::model::id::Id;
 use crate::model::manifest::{ClaimStatus, Consistency};
 use crate::model::mover_job::Progress;
@@ -88,6 +89,11 @@ pub struct BackupArgs {
     #[arg(long)]
     allow_moved_volumes: bool,
 
+    /// Leave PATTERN out of every claim, besides what the settings exclude; may be repeated. A path from the claim's root on, where `*` stands for
+    /// any part of a name, and `**` for any number of folders
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    exclude: Vec<String>,
+
     /// Ordinals to save at a time
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     parallel: Option<u32>,
@@ -106,6 +112,10 @@ pub struct BackupArgs {
 
     #[command(flatten)]
     in_cluster: ClusterArgs,
+}
+
+fn pattern(text: &str) -> Result<String, BadPattern> {
+    Exclude::new(&[text.to_owned()]).map(|_| text.to_owned())
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -306,6 +316,10 @@ fn options(args: &BackupArgs, wire: &Wire, set: &SetName, platform: &dyn Platfor
         (Some(OrderArg::Descending), _) | (None, Some(OrderOfSaving::Descending)) => Order::Descending,
         _ => Order::Ascending,
     };
+    let mut exclude = settings.and_then(|set| set.exclude.clone()).unwrap_or_default();
+    exclude.extend(args.exclude.iter().cloned());
+    // Each is fine by itself: together they may be too many.
+    Exclude::new(&exclude).map_err(|error| CliError::usage(format!("what set {set} excludes: {error}"), "name fewer, or shorter, patterns"))?;
     Ok(BackupOptions {
         parallel: wire.parallel(args.parallel, set, platform),
         order,
@@ -316,6 +330,7 @@ fn options(args: &BackupArgs, wire: &Wire, set: &SetName, platform: &dyn Platfor
         allow_empty: args.allow_empty,
         allow_moved_volumes: args.allow_moved_volumes,
         safety: None,
+        exclude,
         hooks: settings.and_then(|set| set.hooks.as_ref()).map(HookSettings::hooks),
         memory: wire.memory(),
         location: wire.location()?.to_owned(),

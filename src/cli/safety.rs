@@ -35,8 +35,8 @@ pub(super) fn wired(
 
 /// Seals safety points by `backup`; which claims, whoever calls it says.
 pub fn seal_by(backup: Backup, options: BackupOptions) -> SealSafety {
-    Arc::new(move |set, claims, stopped| {
-        let (backup, options) = (backup.clone(), BackupOptions { safety: Some(claims), stopped, ..options.clone() });
+    Arc::new(move |set, claims, exclude, stopped| {
+        let (backup, options) = (backup.clone(), BackupOptions { safety: Some(claims), exclude, stopped, ..options.clone() });
         async move {
             match backup.run(&set, &options).await {
                 Ok(sealed) => Ok(SafetyPoint { point: sealed.point, complete: sealed.complete }),

@@ -57,6 +57,9 @@ pub fn lines(stored: &StoredPoint) -> Vec<String> {
     ];
     let last = set.start.saturating_add(set.replicas.saturating_sub(1));
     lines.push(fact("ordinals", if set.replicas == 0 { "none".into() } else { format!("{} to {last}", set.start) }));
+    if !stored.manifest.exclude.is_empty() {
+        lines.push(fact("excluded", format!("{} (of every claim)", stored.manifest.exclude.join(", "))));
+    }
     lines.extend(stored.defects.iter().map(|defect| fact("not complete", defect.clone())));
     lines.push(String::new());
     let mut table = Table::new(&["claim", "status", ">files", ">folders", ">size", "consistency", ">changed", ">unreadable"]);

@@ -20,6 +20,7 @@ const TIME_ZONE: &str = "keepset.dev/time-zone";
 const SUSPEND: &str = "keepset.dev/suspend";
 const RETENTION: &str = "keepset.dev/retention";
 const HOOKS: &str = "keepset.dev/hooks";
+const EXCLUDE: &str = "keepset.dev/exclude";
 
 /// Settings in which every set is named, and what could not be made sense of.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -93,6 +94,11 @@ fn annotate(set: &mut SetSettings, annotations: &BTreeMap<String, String>) -> Re
     {
         set.hooks = Some(yaml(HOOKS, text)?);
     }
+    if set.exclude.is_none()
+        && let Some(text) = text(EXCLUDE)
+    {
+        set.exclude = Some(yaml(EXCLUDE, text)?);
+    }
     Ok(())
 }
 
@@ -158,7 +164,7 @@ mod tests {
         let queue = found("shop/queue", &[(TIME_ZONE, "Asia/Kolkata"), (SUSPEND, "false")]);
         let selected = BTreeMap::from([(0, vec![orders.clone(), found("shop/web", &[])]), (1, vec![orders, queue])]);
         let opted = [
-            found("blog/posts", &[(SCHEDULE, "15 2 * * *"), (HOOKS, "pre: [{command: [sync]}]"), (SUSPEND, "true")]),
+            found("blog/posts", &[(SCHEDULE, "15 2 * * *"), (HOOKS, "pre: [{command: [sync]}]"), (EXCLUDE, "[.snapshot, '*.tmp']"), (SUSPEND, "true")]),
             found("blog/plain", &[(RETENTION, "keepLast=1")]),
         ];
         let resolved = resolve(&settings, &selected, &opted);
@@ -168,6 +174,7 @@ mod tests {
         let schedule = |set: &SetSettings| schedule_of(&settings, set).unwrap();
         assert_eq!((schedule(posts).expression.to_string(), posts.suspend), ("15 2 * * *".to_owned(), Some(true)));
         assert_eq!(posts.hooks.as_ref().unwrap().pre[0].command, ["sync"]);
+        assert_eq!(posts.exclude.as_deref(), Some(&[".snapshot".to_owned(), "*.tmp".to_owned()][..]));
         assert_eq!(schedule(orders).expression.to_string(), "@hourly");
         let retention = orders.retention.unwrap();
         assert_eq!((retention.keep_last, retention.daily, retention.within.unwrap().to_string()), (Some(3), Some(7), "14d".to_owned()));
@@ -188,6 +195,7 @@ mod tests {
             ([(SCHEDULE, "@daily"), (RETENTION, "keepLast=0")], "retention: keeps nothing"),
             ([(SCHEDULE, "@daily"), (HOOKS, "{pre: sync}")], "annotation keepset.dev/hooks: "),
             ([(SCHEDULE, "@daily"), (HOOKS, "{pre: [{command: []}]}")], "hooks.pre[0].command: is empty"),
+            ([(SCHEDULE, "@daily"), (EXCLUDE, "[../a]")], "exclude: `../a` has"),
         ] {
             let resolved =
                 resolve(&Settings::default(), &BTreeMap::new(), &[found("a/b", &annotations), found("a/c", &[(SCHEDULE, "@daily")])]);

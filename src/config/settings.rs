@@ -203,6 +203,8 @@ pub struct SetSettings {
     /// Nothing writes to the volumes while they are saved, so all of them are of one moment.
     pub stopped: Option<bool>,
     pub order: Option<OrderOfSaving>,
+    /// What no point has, by patterns, of every claim: see [`Exclude`](crate::model::exclude::Exclude).
+    pub exclude: Option<Vec<String>>,
     pub parallel: Option<u32>,
     pub retention: Option<Retention>,
     /// When the agent backs it up.
@@ -231,6 +233,7 @@ impl SetSettings {
             replicas: None,
             stopped: None,
             order: None,
+            exclude: None,
             parallel: None,
             retention: None,
             schedule: None,

@@ -11,6 +11,7 @@ use crate::config::settings::Retention;
 use crate::config::settings::SetSettings;
 use crate::config::settings::Settings;
 use crate::config::units::Span;
+use crate::model::exclude::Exclude;
 use crate::model::set::SetName;
 use crate::model::set::is_dns_name;
 
@@ -149,6 +150,7 @@ pub(super) fn one_set(key: &str, set: &SetSettings) -> Result<(), ConfigError> {
     time_zone(&format!("{key}.timeZone"), set.time_zone.as_deref())?;
     catch_up(&format!("{key}.catchUp"), set.catch_up)?;
     parallel(&format!("{key}.parallel"), set.parallel)?;
+    Exclude::new(set.exclude.as_deref().unwrap_or_default()).or_else(|error| invalid(&format!("{key}.exclude"), error.to_string(), None))?;
     retention(&format!("{key}.retention"), set.retention.as_ref())?;
     if let Some(template) = set.templates.iter().find(|template| !is_dns_name(template)) {
         return invalid(&format!("{key}.templates"), format!("`{template}` is not a name that Kubernetes would take"), None);
@@ -251,6 +253,7 @@ mod tests {
                 "sets[0].match: labels are for sets in a cluster",
             ),
             (set("timeZone: Mars/Olympus"), "sets[0].timeZone: `Mars/Olympus`"),
+            (set("exclude: [a, '**']"), "sets[0].exclude: `**` would exclude all"),
             (set("catchUp: 1s"), "sets[0].catchUp: 1s is not between"),
             ("agent: {namespaces: [A]}\n".to_owned(), "agent.namespaces: `A`"),
             ("agent: {parallel: 100}\n".to_owned(), "agent.parallel: 100"),

@@ -306,7 +306,7 @@ impl Drill {
 
     /// A restore to the scratch. It seals nothing: whatever it would replace is nobody's.
     fn restore(&self, scratch: &dyn Scratch) -> Restore {
-        let seal_safety: SealSafety = Arc::new(|set, _, _| {
+        let seal_safety: SealSafety = Arc::new(|set, _, _, _| {
             let error = format!("a drill replaces nothing, and {set} holds something");
             async move { Err(SafetyFailure { error, hint: None, kind: FailureKind::Failed }) }.boxed()
         });

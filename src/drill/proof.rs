@@ -43,6 +43,7 @@ impl Proof<'_> {
             root: claim.root.clone(),
             target: self.scratch.root_of(&claim.name),
             shape: claim.shape.clone(),
+            exclude: claim.exclude.clone(),
         };
         let job = MoverJob {
             run: self.run.to_owned(),

@@ -19,6 +19,9 @@ pub struct Manifest {
     /// When the backup began, RFC 3339.
     pub started: String,
     pub set: SetRecord,
+    /// What the user excluded from every claim, by patterns: neither in the point nor lacking in it. See [`Exclude`](crate::model::exclude::Exclude).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
     /// In ordinal order, then by template. Every claim that was expected is here, saved or not.
     pub claims: Vec<ClaimRecord>,
 }

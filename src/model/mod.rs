@@ -5,6 +5,7 @@
 pub mod claim;
 pub mod content;
 pub mod entry;
+pub mod exclude;
 pub mod hook;
 pub mod id;
 pub mod journal;

@@ -48,6 +48,9 @@ pub struct SaveClaim {
     pub parent_cut: Option<i64>,
     /// `Content` reads everything whatever the times say; so does a mover where the file system's times cannot be trusted.
     pub change_detection: ChangeDetection,
+    /// What is no part of the point, by patterns: see [`Exclude`](crate::model::exclude::Exclude).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
 }
 
 /// Fill one volume from the repository.
@@ -65,6 +68,9 @@ pub struct FillClaim {
     pub shape: ClaimShape,
     /// Only these paths below the volume's root, slash-separated; empty for all.
     pub paths: Vec<String>,
+    /// What the point excludes, by patterns: it stays as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
     pub mode: FillMode,
     /// What the repository cannot give any more is listed as [`ProblemKind::Lost`], and all that it can comes back; else the first such
     /// thing ends the fill.
@@ -95,6 +101,9 @@ pub struct ProveClaim {
     pub target: String,
     #[serde(default)]
     pub shape: ClaimShape,
+    /// What the point excludes, by patterns: whatever of it is there is none of the point's business.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
 }
 
 /// One line of a mover's standard output.

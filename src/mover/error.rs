@@ -1,5 +1,6 @@
 //! What makes a mover give up. Trouble with single files does not: that is a list in its report.
 
+use crate::model::exclude::BadPattern;
 use crate::model::mover_job::FailureKind;
 use crate::repository::error::RepositoryError;
 use crate::volume::VolumeError;
@@ -11,6 +12,8 @@ pub enum MoverError {
     Volume { claim: String, source: VolumeError },
     #[error("claim {claim}: the target `{target}` holds data")]
     TargetHoldsData { claim: String, target: String },
+    #[error("claim {claim}: what is to be excluded makes no sense")]
+    Exclude { claim: String, source: BadPattern },
     #[error("claim {claim}: the point has no `{path}`")]
     NoSuchPath { claim: String, path: String },
     #[error("claim {claim}: its device has {has} bytes, and the image {needs}")]
@@ -36,7 +39,7 @@ impl MoverError {
             MoverError::WholeOnly { .. } => Some("leave `--path` out, or restore it into a folder with `--into`".to_owned()),
             MoverError::NoSuchPath { .. } => Some("`keepset ls` shows the paths that the point has".to_owned()),
             MoverError::Repository(error) => error.hint(),
-            MoverError::Interrupted => None,
+            MoverError::Exclude { .. } | MoverError::Interrupted => None,
         }
     }
 

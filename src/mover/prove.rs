@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use crate::clock::Clock;
 use crate::model::content::Content;
 use crate::model::entry::{Attrs, Entry, Kind};
+use crate::model::exclude::{Exclude, Reach};
 use crate::model::id::Id;
 use crate::model::mover_job::{ClaimReport, Problem, ProblemKind, ProveClaim};
 use crate::model::path_text::path_text;
@@ -59,6 +60,8 @@ const LISTED: usize = 10_000;
 struct Proof<'a> {
     tools: &'a Tools,
     claim: &'a ProveClaim,
+    /// What the point knows nothing of.
+    exclude: Exclude,
     zeros: ZeroChunks,
     problems: Mutex<Vec<Problem>>,
     failure: Mutex<Option<MoverError>>,
@@ -79,6 +82,7 @@ struct FileJob {
 struct Level {
     expected: Entries,
     there: There,
+    reach: Reach,
 }
 
 /// What a folder of the volume holds, in the order of names.
@@ -94,9 +98,11 @@ enum There {
 pub fn prove_claim(tools: &Tools, claim: &ProveClaim) -> Result<ClaimReport, MoverError> {
     let begun = Begun::now(&tools.clock, &tools.counters);
     let volume = |source: VolumeError| MoverError::Volume { claim: claim.name.clone(), source };
+    let exclude = Exclude::new(&claim.exclude).map_err(|source| MoverError::Exclude { claim: claim.name.clone(), source })?;
     let proof = Proof {
         tools,
         claim,
+        exclude,
         zeros: ZeroChunks::default(),
         problems: Mutex::default(),
         failure: Mutex::default(),
@@ -168,7 +174,7 @@ impl Proof<'_> {
         let mut linked: HashMap<FileId, (u64, Vec<u8>)> = HashMap::new();
         let mut stack = DirStack::new(Arc::clone(&root), MAX_OPEN);
         let mut dir = root;
-        let mut levels = vec![self.level(&dir, &self.claim.tree)?];
+        let mut levels = vec![self.level(&dir, &self.claim.tree, self.exclude.root())?];
         while let Some(level) = levels.last_mut() {
             if self.stopped() {
                 return Ok(());
@@ -228,7 +234,8 @@ impl Proof<'_> {
                     }
                     match subtree {
                         Some(tree) => {
-                            levels.push(self.level(&child, &tree)?);
+                            let reach = self.exclude.below(&level.reach, &entry.name);
+                            levels.push(self.level(&child, &tree, reach)?);
                             dir = child;
                         }
                         // Without a subtree it was written by a foreign tool that could not read it.
@@ -246,14 +253,14 @@ impl Proof<'_> {
         Ok(())
     }
 
-    fn level(&self, dir: &Dir, tree: &Id) -> Result<Level, MoverError> {
+    fn level(&self, dir: &Dir, tree: &Id, reach: Reach) -> Result<Level, MoverError> {
         add(&self.tools.counters.dirs, 1);
         let expected = self.tools.runtime.block_on(self.tools.reader.entries(tree))?;
-        match There::of(dir) {
-            Ok(there) => Ok(Level { expected, there }),
+        match There::of(dir, |name| !self.exclude.has(&reach, name)) {
+            Ok(there) => Ok(Level { expected, there, reach }),
             Err(error) => {
                 self.unreadable(&dir.path_of(b""), &error);
-                Ok(Level { expected: Entries::default(), there: There::Listed(Vec::new().into_iter().peekable()) })
+                Ok(Level { expected: Entries::default(), there: There::Listed(Vec::new().into_iter().peekable()), reach })
             }
         }
     }
@@ -430,9 +437,11 @@ impl Proof<'_> {
 }
 
 impl There {
-    fn of(dir: &Dir) -> Result<There, VolumeError> {
-        let names = dir.names()?;
-        Ok(if names.len() <= IN_LIST { There::Listed(dir.list()?.into_iter().peekable()) } else { There::Named(names, 0) })
+    /// What counts of it.
+    fn of(dir: &Dir, counts: impl Fn(&[u8]) -> bool) -> Result<There, VolumeError> {
+        let mut names = dir.names()?;
+        names.retain(counts);
+        Ok(if names.len() <= IN_LIST { There::Listed(dir.records(&names)?.into_iter().peekable()) } else { There::Named(names, 0) })
     }
 
     /// The next name, if it stands before this one.

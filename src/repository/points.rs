@@ -407,6 +407,7 @@ pub mod sample {
                 templates: claims.iter().map(|claim| claim.id.template.clone()).collect::<BTreeSet<_>>().into_iter().collect(),
                 ..SetRecord::default()
             },
+            exclude: Vec::new(),
             claims: claims.to_vec(),
         };
         let folder: Vec<Entry> = claims

@@ -216,6 +216,7 @@ impl Share<'_> {
                 target,
                 shape: claim.shape.clone(),
                 paths: self.work.paths.to_vec(),
+                exclude: claim.exclude.clone(),
                 mode,
                 skip_damaged: self.work.skip_damaged,
             });

@@ -78,6 +78,9 @@ pub struct PlannedFill {
     pub room: u64,
     #[serde(default)]
     pub shape: ClaimShape,
+    /// What the point that it is filled from excludes, by patterns: it stays as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
 }
 
 impl PlannedFill {
@@ -236,6 +239,9 @@ pub(super) fn plan(
         refuse_room(&chosen, &targets, &before)?;
     }
     refuse_other_mode(&chosen, &targets)?;
+    if !point.manifest.exclude.is_empty() {
+        notes.push(format!("the point does not have what was excluded, and it stays as it is: {}", point.manifest.exclude.join(", ")));
+    }
     let start = planned_start(point, &chosen, (&to, running), &targets.foreign, can_start, options)?;
     let claims = chosen
         .into_iter()
@@ -252,6 +258,7 @@ pub(super) fn plan(
             bytes: claim.bytes,
             room: claim.room,
             shape: make::shape(claim.shape, target, &options.map_class),
+            exclude: point.manifest.exclude.clone(),
         })
         .collect();
     Ok(RestorePlan {

@@ -125,7 +125,7 @@ pub(super) async fn aim_at(
         if aim.same && tree != claim.tree {
             return Err(changed().into());
         }
-        (claim.tree, claim.root) = (tree, root);
+        (claim.tree, claim.root, claim.exclude) = (tree, root, point.manifest.exclude.clone());
         let entries = if aim.paths.is_empty() {
             vec![Entry { name: claim.name.clone().into_bytes(), kind: Kind::Dir { subtree: Some(tree) }, attrs: claim.root.clone() }]
         } else {

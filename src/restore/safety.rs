@@ -16,8 +16,8 @@ use crate::restore::log::Log;
 use crate::restore::plan::{PlannedFill, RestorePlan};
 use crate::restore::refusal::Refusal;
 
-/// Seals a safety point of these claims of the set, as they are; with `true`, of a set that is stopped.
-pub type SealSafety = Arc<dyn Fn(SetName, Vec<ClaimId>, bool) -> BoxFuture<'static, Result<SafetyPoint, SafetyFailure>> + Send + Sync>;
+/// Seals a safety point of these claims of the set, as they are, but for what these patterns exclude; with `true`, of a set that is stopped.
+pub type SealSafety = Arc<dyn Fn(SetName, Vec<ClaimId>, Vec<String>, bool) -> BoxFuture<'static, Result<SafetyPoint, SafetyFailure>> + Send + Sync>;
 
 /// A safety point that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +47,10 @@ pub(super) async fn make_safe(restore: &Restore, plan: &RestorePlan, log: &Log) 
     }
     restore.monitor.event(Event::Step("sealing what the targets hold in a safety point".into()));
     let ids: Vec<ClaimId> = claims.iter().map(|claim| claim.id.clone()).collect();
+    // What the restore does not touch need not be made safe, and an undo must not touch it either.
+    let exclude = claims.first().map(|claim| claim.exclude.clone()).unwrap_or_default();
     let SafetyPoint { point, complete } =
-        (restore.seal_safety)(plan.to.clone(), ids, plan.was.is_some()).await.map_err(RestoreError::Safety)?;
+        (restore.seal_safety)(plan.to.clone(), ids, exclude, plan.was.is_some()).await.map_err(RestoreError::Safety)?;
     if !complete {
         return Err(Refusal::SafetyPartial { point: point.short() }.into());
     }

@@ -113,7 +113,7 @@ async fn house(fake: Fake) -> House {
     let before = sealed(&repository, "before", "2026-11-24T06:00:00Z").await;
     let (log, journal) = (fake.log.clone(), fake.journal.clone());
     let sealing = log.clone();
-    let seal_safety: SealSafety = Arc::new(move |_, claims, _| {
+    let seal_safety: SealSafety = Arc::new(move |_, claims, _, _| {
         let names: Vec<String> = claims.iter().map(|claim| claim.name("web")).collect();
         sealing.lock().unwrap().push(format!("seal {}", names.join(" ")));
         Box::pin(async move { Ok(SafetyPoint { point: before, complete: true }) })
@@ -359,7 +359,7 @@ async fn a_safety_point_that_fails_or_is_partial_keeps_everything_as_it_is() {
     for complete in [Some(false), None] {
         let mut house = house(Fake { targets: full(), ..able() }).await;
         let point = house.before;
-        house.restore.seal_safety = Arc::new(move |_, _, _| {
+        house.restore.seal_safety = Arc::new(move |_, _, _, _| {
             let failure = SafetyFailure { error: "unreadable".into(), hint: None, kind: FailureKind::Failed };
             Box::pin(async move { complete.map(|complete| SafetyPoint { point, complete }).ok_or(failure) })
         });

@@ -95,6 +95,12 @@ impl Names {
         self.entries.iter().map(|at| (self.name(at), at.kind))
     }
 
+    /// Forgets all others.
+    pub fn retain(&mut self, mut keep: impl FnMut(&[u8]) -> bool) {
+        let text = &self.text;
+        self.entries.retain(|at| keep(at.of(text)));
+    }
+
     fn name(&self, at: &NameAt) -> &[u8] {
         at.of(&self.text)
     }
@@ -221,7 +227,11 @@ impl Dir {
 
     /// The names in the folder, sorted as bytes, with the record of each. What vanishes between the two is left out, as if the list had come later.
     pub fn list(&self) -> Result<Vec<RawEntry>, VolumeError> {
-        let names = self.names()?;
+        self.records(&self.names()?)
+    }
+
+    /// The record of each of these names of the folder, in their order. What has vanished is left out.
+    pub fn records(&self, names: &Names) -> Result<Vec<RawEntry>, VolumeError> {
         // In inode order a cold disk or a network volume reads each block of inodes once.
         let mut order: Vec<usize> = (0..names.len()).collect();
         order.sort_unstable_by_key(|index| names.entries[*index].inode);

@@ -40,7 +40,7 @@ pub use limits::raise_open_files;
 pub use old::{Old, OldName, is_leftover};
 pub use output::{TargetFile, leaves_holes, may_have_holes};
 pub use place::Place;
-pub use remove::{open_to_change, remove};
+pub use remove::{open_to_change, remove, remove_emptied};
 pub use stat::{FileKind, Stat};
 pub use target::{Room, Target};
 pub use times::{Times, dirty_seconds};

@@ -66,6 +66,16 @@ pub fn remove(dir: &Arc<Dir>, name: &[u8]) -> Result<(), VolumeError> {
     Ok(())
 }
 
+/// Removes the folder `name` of `dir` if nothing is in it; else, or if something is mounted there, it stays, which is an error where it `must` go.
+pub fn remove_emptied(dir: &Dir, name: &[u8], must: bool) -> Result<(), VolumeError> {
+    check_name(name)?;
+    match unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) if !must => Ok(()),
+        Err(errno) => Err(dir.change_error("remove folder", name, errno)),
+    }
+}
+
 /// Removes an entry of the current folder that is no folder; enters one that is and gives its names.
 fn step(stack: &mut DirStack, name: &[u8]) -> Result<Option<crate::volume::Names>, VolumeError> {
     let dir = stack.current().cloned().expect("a stack stands somewhere until leaving fails");

@@ -77,9 +77,9 @@ impl Target {
         Ok(if first { Old::new(DirId::ROOT, self.root.names()?) } else { Old::default() })
     }
 
-    /// Whether there is anything in the root but an empty `lost+found` folder.
-    pub fn holds_data(&self) -> Result<bool, VolumeError> {
-        Ok(!self.root.names()?.is_empty())
+    /// Whether there is anything in the root that `counts`, but an empty `lost+found` folder.
+    pub fn holds_data(&self, counts: impl Fn(&[u8]) -> bool) -> Result<bool, VolumeError> {
+        Ok(self.root.names()?.iter().any(|(name, _)| counts(name)))
     }
 
     /// What is free on the file system of the root.

@@ -43,6 +43,7 @@ pub fn save_claim(source: &Path, parent: Option<Id>, parent_cut: i64, change_det
         parent,
         parent_cut: Some(parent_cut),
         change_detection,
+        exclude: Vec::new(),
     }])
 }
 
@@ -60,6 +61,7 @@ pub fn fill_claim(saved: &ClaimReport, target: &Path, mode: FillMode) -> FillCla
         root: saved.root.clone(),
         target: target.to_str().unwrap().to_owned(),
         paths: Vec::new(),
+        exclude: Vec::new(),
         mode,
         skip_damaged: false,
     }

@@ -29,6 +29,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::clock::Clock;
+use crate::model::exclude::Exclude;
 use crate::model::id::Id;
 use crate::model::mover_job::{ClaimReport, FillClaim, FillMode, Problem, ProblemKind};
 use crate::model::path_text::path_text;
@@ -72,6 +73,8 @@ const OPEN_FILES: usize = 64;
 struct Fill<'a> {
     tools: &'a Tools,
     claim: &'a FillClaim,
+    /// What stays as it is, since the point excludes it.
+    exclude: Exclude,
     target: Target,
     open: Handles<TargetFile>,
     /// Bytes that are on their way to the volume and not in it yet.
@@ -104,12 +107,15 @@ pub fn fill_claim(tools: &Tools, claim: &FillClaim) -> Result<ClaimReport, Mover
     let replaces = claim.mode == FillMode::Replace;
     let path = Path::new(&claim.target);
     let target = if replaces { Target::open_to_replace(path) } else { Target::open(path) }.map_err(volume)?;
-    if !replaces && target.holds_data().map_err(volume)? {
+    let exclude = Exclude::new(&claim.exclude).map_err(|source| MoverError::Exclude { claim: claim.name.clone(), source })?;
+    let root = exclude.root();
+    if !replaces && target.holds_data(|name| !exclude.has(&root, name)).map_err(volume)? {
         return Err(MoverError::TargetHoldsData { claim: claim.name.clone(), target: claim.target.clone() });
     }
     let fill = Fill {
         tools,
         claim,
+        exclude,
         target,
         open: Handles::new(OPEN_FILES),
         promised: AtomicU64::new(0),
@@ -207,7 +213,7 @@ impl Fill<'_> {
     /// Whether an inode that is right, attributes aside, may stay: not if another name of it stays as another file, or may be one that is
     /// not to be touched.
     fn may_stay(&self, stat: &Stat) -> bool {
-        let is_whole = self.claim.paths.is_empty();
+        let is_whole = self.claim.paths.is_empty() && self.exclude.is_empty();
         stat.links == 1 || (is_whole && self.staying.lock().unwrap_or_else(PoisonError::into_inner).insert(stat.inode))
     }
 

@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::model::entry::{Entry, Kind};
+use crate::model::exclude::Exclude;
 use crate::model::mover_job::{ClaimReport, Problem, ProblemKind, SaveClaim};
 use crate::model::path_text::path_text;
 use crate::mover::begun::Begun;
@@ -56,6 +57,8 @@ pub struct Tools {
 struct Save<'a> {
     tools: &'a Tools,
     claim: &'a SaveClaim,
+    /// What is no part of the point.
+    exclude: Exclude,
     hole: Hole,
     trust: Trust,
     links: Links,
@@ -79,6 +82,7 @@ pub fn save_claim(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, Mover
     let save = Save {
         tools,
         claim,
+        exclude: Exclude::new(&claim.exclude).map_err(|source| MoverError::Exclude { claim: claim.name.clone(), source })?,
         hole: Hole::default(),
         trust: Trust::new(claim, root.times()),
         links: Links::default(),

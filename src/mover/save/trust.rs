@@ -78,6 +78,7 @@ mod tests {
             parent: Some(Id([1; 32])),
             parent_cut: Some(10_000),
             change_detection,
+            exclude: Vec::new(),
         }
     }
 

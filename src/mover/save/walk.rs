@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use crate::model::entry::{Attrs, Entry, Kind};
+use crate::model::exclude::Reach;
 use crate::model::id::Id;
 use crate::model::mover_job::ProblemKind;
 use crate::mover::counters::add;
@@ -32,6 +33,8 @@ struct Level {
     /// What the previous point has in the folder, from behind the next one on.
     before: Before,
     slot: usize,
+    /// What may be excluded below.
+    reach: Reach,
 }
 
 enum Entries {
@@ -58,7 +61,7 @@ impl Walk<'_> {
         let entry = Entry { name: save.claim.name.clone().into_bytes(), kind: Kind::Dir { subtree: None }, attrs };
         let mut stack = DirStack::new(Arc::clone(root), MAX_OPEN);
         let before = save.claim.parent.map(|tree| (None, tree));
-        let mut levels = match self.level(None, root, entry, before, true) {
+        let mut levels = match self.level(None, root, entry, before, true, save.exclude.root()) {
             Ok(level) => vec![level],
             Err(source) => return save.fail(MoverError::Volume { claim: save.claim.name.clone(), source }),
         };
@@ -107,10 +110,11 @@ impl Walk<'_> {
             };
             let before = level.before(&raw.name);
             let folder = Arc::clone(&level.folder);
+            let reach = if raw.stat.kind == FileKind::Dir { save.exclude.below(&level.reach, &raw.name) } else { Reach::default() };
             save.trust.met(raw.stat.ctime.secs, &save.tools.clock);
             let ahead = level.before.ahead;
             match raw.stat.kind {
-                FileKind::Dir if !dir.is_mount_point(&raw.stat) => match self.enter(&mut stack, (&folder, slot), &raw, before, ahead) {
+                FileKind::Dir if !dir.is_mount_point(&raw.stat) => match self.enter(&mut stack, (&folder, slot), &raw, before, ahead, reach) {
                     Ok((child, level)) => {
                         dir = child;
                         levels.push(level);
@@ -133,6 +137,7 @@ impl Walk<'_> {
         raw: &RawEntry,
         before: Option<Entry>,
         ahead: bool,
+        reach: Reach,
     ) -> Result<(Arc<Dir>, Level), VolumeError> {
         let child = stack.enter(&raw.name)?;
         let enter = || {
@@ -146,7 +151,7 @@ impl Walk<'_> {
                 Kind::Dir { subtree: Some(tree) } => Some((Some(before), tree)),
                 _ => None,
             });
-            self.level(Some((Arc::clone(parent), slot)), &child, entry, before, ahead)
+            self.level(Some((Arc::clone(parent), slot)), &child, entry, before, ahead, reach)
         };
         match enter() {
             Ok(level) => Ok((Arc::clone(&child), level)),
@@ -165,9 +170,14 @@ impl Walk<'_> {
         entry: Entry,
         before: Option<(Option<Entry>, Id)>,
         ahead: bool,
+        reach: Reach,
     ) -> Result<Level, VolumeError> {
-        let names = dir.names()?;
-        let entries = if names.len() <= LISTED { Entries::Listed(dir.list()?.into_iter()) } else { Entries::Named(names, 0) };
+        let mut names = dir.names()?;
+        if !reach.is_empty() {
+            // Before anything of it is looked at: what is excluded may be what cannot be.
+            names.retain(|name| !self.save.exclude.has(&reach, name));
+        }
+        let entries = if names.len() <= LISTED { Entries::Listed(dir.records(&names)?.into_iter()) } else { Entries::Named(names, 0) };
         add(&self.save.tools.counters.dirs, 1);
         let mut trees = Before { ahead, ..Before::default() };
         let before = before.and_then(|(entry, tree)| match self.trees.get(self.save, &tree, ahead) {
@@ -183,7 +193,7 @@ impl Walk<'_> {
         });
         let folder = Folder::new(parent, entry, before, entries.len());
         trees.step(&folder);
-        Ok(Level { folder, entries, before: trees, slot: 0 })
+        Ok(Level { folder, entries, before: trees, slot: 0, reach })
     }
 
     /// The entries that were not reached are no part of the point.
@@ -212,7 +222,7 @@ impl Walk<'_> {
                 return;
             }
             FileKind::Dir => {
-                let reason = "another file system is mounted here: kept as an empty folder".to_owned();
+                let reason = "another file system is mounted here: kept as an empty folder, unless it is excluded".to_owned();
                 save.problem(&dir.path_of(&raw.name), ProblemKind::Unreadable, reason);
                 let attrs = normal(raw.stat.attrs(Vec::new()), true);
                 let entry = Entry { name: raw.name, kind: Kind::Dir { subtree: None }, attrs };
