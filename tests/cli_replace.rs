@@ -155,6 +155,9 @@ fn a_point_with_exclusions_is_complete_says_so_and_leaves_them_alone() {
     assert_eq!(fs::read_to_string(snapshots.join("hourly")).unwrap(), "of the filer");
     assert!(!live.join("data-web-1/stray").exists());
     let safety = keepset.json(["show", safety.as_str()]);
-    assert_eq!((&safety["manifest"]["exclude"], &safety["point"]["complete"]), (&serde_json::json!([".snapshot"]), &serde_json::json!(true)));
+    assert_eq!(
+        (&safety["manifest"]["exclude"], &safety["point"]["complete"]),
+        (&serde_json::json!([".snapshot"]), &serde_json::json!(true))
+    );
     drop(mounted);
 }

@@ -430,7 +430,8 @@ async fn lost_and_found_is_saved_and_restored_with_what_is_in_it() {
         assert_eq!((fs::read(target.join("lost+found/#1234")).unwrap(), inode(target)), (b"the only copy".to_vec(), there));
         replace(&repository, &full, target).await;
         let (name, tree, root) = (full.name.clone(), full.tree, full.root.clone());
-        let prove = ProveClaim { name, tree, root, target: target.to_str().unwrap().into(), shape: Default::default(), exclude: Vec::new() };
+        let prove =
+            ProveClaim { name, tree, root, target: target.to_str().unwrap().into(), shape: Default::default(), exclude: Vec::new() };
         assert_eq!(run(&repository, Task::Prove(vec![prove])).await.problems, []);
     }
 }
@@ -471,7 +472,14 @@ async fn what_is_excluded_is_not_saved_not_missed_and_not_touched() {
     assert!(!new.join("cache/one.tmp").exists() && !new.join("sub/lock").exists() && new.join("sub").is_dir());
 
     // Over what is there all goes that the point lacks, but for what it excludes, and the folders that this is in.
-    for (path, text) in [(".snapshot/x", "x"), ("cache/three.tmp", "3"), ("cache/stray", "s"), ("gone/lock/pid", "8"), ("gone/stray", "s"), ("late/stray", "s")] {
+    for (path, text) in [
+        (".snapshot/x", "x"),
+        ("cache/three.tmp", "3"),
+        ("cache/stray", "s"),
+        ("gone/lock/pid", "8"),
+        ("gone/stray", "s"),
+        ("late/stray", "s"),
+    ] {
         let path = new.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();

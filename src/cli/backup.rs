@@ -319,7 +319,8 @@ fn options(args: &BackupArgs, wire: &Wire, set: &SetName, platform: &dyn Platfor
     let mut exclude = settings.and_then(|set| set.exclude.clone()).unwrap_or_default();
     exclude.extend(args.exclude.iter().cloned());
     // Each is fine by itself: together they may be too many.
-    Exclude::new(&exclude).map_err(|error| CliError::usage(format!("what set {set} excludes: {error}"), "name fewer, or shorter, patterns"))?;
+    Exclude::new(&exclude)
+        .map_err(|error| CliError::usage(format!("what set {set} excludes: {error}"), "name fewer, or shorter, patterns"))?;
     Ok(BackupOptions {
         parallel: wire.parallel(args.parallel, set, platform),
         order,

@@ -164,7 +164,10 @@ mod tests {
         let queue = found("shop/queue", &[(TIME_ZONE, "Asia/Kolkata"), (SUSPEND, "false")]);
         let selected = BTreeMap::from([(0, vec![orders.clone(), found("shop/web", &[])]), (1, vec![orders, queue])]);
         let opted = [
-            found("blog/posts", &[(SCHEDULE, "15 2 * * *"), (HOOKS, "pre: [{command: [sync]}]"), (EXCLUDE, "[.snapshot, '*.tmp']"), (SUSPEND, "true")]),
+            found(
+                "blog/posts",
+                &[(SCHEDULE, "15 2 * * *"), (HOOKS, "pre: [{command: [sync]}]"), (EXCLUDE, "[.snapshot, '*.tmp']"), (SUSPEND, "true")],
+            ),
             found("blog/plain", &[(RETENTION, "keepLast=1")]),
         ];
         let resolved = resolve(&settings, &selected, &opted);

@@ -150,7 +150,8 @@ pub(super) fn one_set(key: &str, set: &SetSettings) -> Result<(), ConfigError> {
     time_zone(&format!("{key}.timeZone"), set.time_zone.as_deref())?;
     catch_up(&format!("{key}.catchUp"), set.catch_up)?;
     parallel(&format!("{key}.parallel"), set.parallel)?;
-    Exclude::new(set.exclude.as_deref().unwrap_or_default()).or_else(|error| invalid(&format!("{key}.exclude"), error.to_string(), None))?;
+    Exclude::new(set.exclude.as_deref().unwrap_or_default())
+        .or_else(|error| invalid(&format!("{key}.exclude"), error.to_string(), None))?;
     retention(&format!("{key}.retention"), set.retention.as_ref())?;
     if let Some(template) = set.templates.iter().find(|template| !is_dns_name(template)) {
         return invalid(&format!("{key}.templates"), format!("`{template}` is not a name that Kubernetes would take"), None);

@@ -17,7 +17,8 @@ use crate::restore::plan::{PlannedFill, RestorePlan};
 use crate::restore::refusal::Refusal;
 
 /// Seals a safety point of these claims of the set, as they are, but for what these patterns exclude; with `true`, of a set that is stopped.
-pub type SealSafety = Arc<dyn Fn(SetName, Vec<ClaimId>, Vec<String>, bool) -> BoxFuture<'static, Result<SafetyPoint, SafetyFailure>> + Send + Sync>;
+pub type SealSafety =
+    Arc<dyn Fn(SetName, Vec<ClaimId>, Vec<String>, bool) -> BoxFuture<'static, Result<SafetyPoint, SafetyFailure>> + Send + Sync>;
 
 /// A safety point that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -114,16 +114,18 @@ impl Walk<'_> {
             save.trust.met(raw.stat.ctime.secs, &save.tools.clock);
             let ahead = level.before.ahead;
             match raw.stat.kind {
-                FileKind::Dir if !dir.is_mount_point(&raw.stat) => match self.enter(&mut stack, (&folder, slot), &raw, before, ahead, reach) {
-                    Ok((child, level)) => {
-                        dir = child;
-                        levels.push(level);
+                FileKind::Dir if !dir.is_mount_point(&raw.stat) => {
+                    match self.enter(&mut stack, (&folder, slot), &raw, before, ahead, reach) {
+                        Ok((child, level)) => {
+                            dir = child;
+                            levels.push(level);
+                        }
+                        Err(error) => {
+                            save.unreadable(&dir.path_of(&raw.name), &error);
+                            folder.ready(save, &mut self.encoder, slot, None, false);
+                        }
                     }
-                    Err(error) => {
-                        save.unreadable(&dir.path_of(&raw.name), &error);
-                        folder.ready(save, &mut self.encoder, slot, None, false);
-                    }
-                },
+                }
                 _ => self.entry(&dir, &folder, slot, raw, before),
             }
         }
