@@ -19,6 +19,7 @@ use keepset::repository::crypto::MasterKey;
 use keepset::repository::index::{self, Index};
 use keepset::repository::key::{KeyObject, Password};
 use keepset::repository::lock::LockRecord;
+use keepset::repository::nodes::Nodes;
 use keepset::repository::pack::{self, BlobKind};
 use keepset::repository::points::list_points;
 use keepset::repository::prove::{packs_present, prove};
@@ -179,7 +180,12 @@ fn snapshot_object(bytes: &[u8]) {
 }
 
 fn tree_blob(bytes: &[u8]) {
+    let mut nodes = Nodes::new(bytes, bytes.len());
+    let streamed: Result<Vec<Entry>, String> = std::iter::from_fn(|| nodes.next_entry().transpose()).collect();
     let Ok(entries) = tree::decode(bytes) else { return };
+    if let Ok(streamed) = streamed {
+        assert_eq!(streamed, entries);
+    }
     assert!(entries.is_sorted_by(|a, b| a.name < b.name));
     for entry in &entries {
         let fine = !entry.name.is_empty() && entry.name != b"." && entry.name != b".." && !entry.name.iter().any(|c| matches!(c, b'/' | 0));

@@ -15,6 +15,9 @@ const IN_FLIGHT: usize = 4;
 /// Trees that are sorted by their place before they are read: neighbours come with one request.
 const BATCH: usize = 1024;
 
+/// Chunks of one tree that are gathered before those that it names twice are put together.
+const MANY: usize = 1 << 20;
+
 /// Blobs of one index, by the number of their first row there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rows(Vec<u64>);
@@ -95,12 +98,18 @@ impl Rows {
 async fn named_by(reader: &Reader, row: u32) -> Result<(Vec<u32>, Vec<u32>), RepositoryError> {
     let index = reader.index();
     let (id, _, _) = index.row(row);
-    let (mut chunks, mut trees) = (Vec::new(), Vec::new());
+    let (mut chunks, mut trees, mut most) = (Vec::new(), Vec::new(), MANY);
     for entry in reader.entries(&id).await? {
         let entry = entry?;
         match entry.kind {
             Kind::File { content } => {
                 for run in content.runs() {
+                    // A tree can name the same few chunks again and again.
+                    if chunks.len() == most {
+                        chunks.sort_unstable();
+                        chunks.dedup();
+                        most = MANY.max(2 * chunks.len());
+                    }
                     chunks.push(row_of(index, BlobKind::Data, &run.id)?);
                 }
             }

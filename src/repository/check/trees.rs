@@ -1,6 +1,6 @@
 //! Every tree of the repository, read once in the order of packs; then, in memory, what the snapshots reach and what they lack there.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -276,6 +276,8 @@ fn decode(repository: &Repository, index: &Index, bad: &Bad, stretch: &Stretch, 
 
 fn grow(index: &Index, bad: &Bad, entries: Entries) -> Result<Tree, String> {
     let mut grown = Tree::default();
+    // Each once: a tree can name the same few again and again.
+    let mut lacks = BTreeSet::new();
     for entry in entries {
         let entry = entry.map_err(|error| error.to_string())?;
         match entry.kind {
@@ -285,7 +287,9 @@ fn grow(index: &Index, bad: &Bad, entries: Entries) -> Result<Tree, String> {
                     match bad.of(index, BlobKind::Data, &id) {
                         Some(0) => continue,
                         Some(marks) => grown.marks |= marks,
-                        None => grown.lacks.push((BlobKind::Data, id)),
+                        None => {
+                            lacks.insert((BlobKind::Data, id));
+                        }
                     }
                     whole = false;
                 }
@@ -295,7 +299,7 @@ fn grow(index: &Index, bad: &Bad, entries: Entries) -> Result<Tree, String> {
                 Some(row) => grown.children.push(row),
                 None => {
                     grown.lacked_folders += 1;
-                    grown.lacks.push((BlobKind::Tree, id));
+                    lacks.insert((BlobKind::Tree, id));
                 }
             },
             Kind::Dir { subtree: None } => {
@@ -304,5 +308,6 @@ fn grow(index: &Index, bad: &Bad, entries: Entries) -> Result<Tree, String> {
             Kind::Symlink { .. } | Kind::Fifo | Kind::Socket | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {}
         }
     }
+    grown.lacks = lacks.into_iter().collect();
     Ok(grown)
 }
