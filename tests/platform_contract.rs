@@ -10,6 +10,7 @@ use keepset::platform::folders::{Folders, FoldersOptions};
 async fn folders_keep_to_the_contract_of_places() {
     let place = tempfile::tempdir().unwrap();
     let folders = Folders::new(FoldersOptions {
+        repository: None,
         root: place.path().join("claims"),
         cluster: "here".into(),
         templates: Vec::new(),

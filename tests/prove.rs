@@ -24,6 +24,7 @@ fn task(saved: &ClaimReport, target: &Path) -> Task {
         tree: saved.tree,
         root: saved.root.clone(),
         target: target.to_str().unwrap().to_owned(),
+        folder: None,
         shape: Default::default(),
         exclude: Vec::new(),
     }])

@@ -430,8 +430,15 @@ async fn lost_and_found_is_saved_and_restored_with_what_is_in_it() {
         assert_eq!((fs::read(target.join("lost+found/#1234")).unwrap(), inode(target)), (b"the only copy".to_vec(), there));
         replace(&repository, &full, target).await;
         let (name, tree, root) = (full.name.clone(), full.tree, full.root.clone());
-        let prove =
-            ProveClaim { name, tree, root, target: target.to_str().unwrap().into(), shape: Default::default(), exclude: Vec::new() };
+        let prove = ProveClaim {
+            name,
+            tree,
+            root,
+            target: target.to_str().unwrap().into(),
+            folder: None,
+            shape: Default::default(),
+            exclude: Vec::new(),
+        };
         assert_eq!(run(&repository, Task::Prove(vec![prove])).await.problems, []);
     }
 }

@@ -172,6 +172,7 @@ impl World {
             interval: Duration::from_millis(1),
         };
         let folders = Folders::new(FoldersOptions {
+            repository: None,
             root: place.to_owned(),
             cluster: "test".into(),
             templates: Vec::new(),

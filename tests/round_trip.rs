@@ -309,9 +309,11 @@ async fn names_of_one_inode_number_are_one_file_only_if_content_agrees() {
         assert_same(&volume, &copy);
         let (name, tree, root) = (saved.name.clone(), saved.tree, saved.root.clone());
         let target = copy.to_str().unwrap().to_owned();
-        let proof =
-            run(&repository, Task::Prove(vec![ProveClaim { name, tree, root, target, shape: Default::default(), exclude: Vec::new() }]))
-                .await;
+        let proof = run(
+            &repository,
+            Task::Prove(vec![ProveClaim { name, tree, root, target, folder: None, shape: Default::default(), exclude: Vec::new() }]),
+        )
+        .await;
         assert_eq!(proof.problems, [], "{mode:?}");
         std::fs::remove_file(copy.join("b2")).unwrap();
         std::fs::hard_link(copy.join("a"), copy.join("b2")).unwrap();

@@ -17,7 +17,7 @@ use support::tree::trees;
 /// Copies as a save and a fill would, without a repository between.
 fn copy(from: &Path, to: &Path) {
     let root = Arc::new(Dir::open_root(from).unwrap());
-    let target = Target::open(to).unwrap();
+    let target = Target::open(to, None).unwrap();
     let mut stack = DirStack::new(root.clone(), 3);
     let mut seen: HashMap<(u64, u64), (DirId, Vec<u8>)> = HashMap::new();
     let mut todo: Vec<(DirId, std::vec::IntoIter<RawEntry>)> = vec![(DirId::ROOT, root.list().unwrap().into_iter())];

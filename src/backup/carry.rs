@@ -129,6 +129,7 @@ fn job(plan: &BackupPlan, ordinal: &PlannedOrdinal, cuts: &Cuts, options: &Backu
         .map(|claim| SaveClaim {
             name: claim.name.clone(),
             source: cuts.get(&claim.name).map(|cut| cut.source.clone()).unwrap_or_default(),
+            folder: None,
             volume: cuts.get(&claim.name).and_then(|cut| cut.volume.clone()),
             shape: claim.shape.clone(),
             parent: claim.parent,

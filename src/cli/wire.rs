@@ -23,7 +23,7 @@ use crate::repository::index::Index;
 use crate::repository::key::{KeyOrigin, Password};
 use crate::repository::lock::{LockIdentity, LockOptions};
 use crate::repository::reader::Reader;
-use crate::store::Store;
+use crate::store::{Location, Store};
 
 /// Read where no settings file is named.
 pub const DEFAULT_CONFIG: &str = "/etc/keepset/keepset.yaml";
@@ -158,8 +158,13 @@ impl Wire {
 
     /// A folder platform that knows nothing of its set yet but the place; its movers are this very program.
     pub fn folders(&self, root: PathBuf) -> anyhow::Result<FoldersOptions> {
+        let repository = match self.location().ok().and_then(|location| location.parse().ok()) {
+            Some(Location::Folder(folder)) => Some(folder),
+            _ => None,
+        };
         Ok(FoldersOptions {
             root,
+            repository,
             cluster: self.cluster()?,
             templates: Vec::new(),
             start: None,

@@ -42,6 +42,7 @@ impl Proof<'_> {
             tree: claim.tree,
             root: claim.root.clone(),
             target: self.scratch.root_of(&claim.name),
+            folder: None,
             shape: claim.shape.clone(),
             exclude: claim.exclude.clone(),
         };

@@ -30,6 +30,25 @@ pub enum Task {
     Prove(Vec<ProveClaim>),
 }
 
+/// A folder, whatever paths lead to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FolderId {
+    pub device: u64,
+    pub inode: u64,
+}
+
+impl Task {
+    /// The claims' names and the folders that they must be, for the platform to fill in.
+    pub fn folders(&mut self) -> Vec<(&str, &mut Option<FolderId>)> {
+        match self {
+            Task::Save(claims) => claims.iter_mut().map(|claim| (claim.name.as_str(), &mut claim.folder)).collect(),
+            Task::Fill(claims) => claims.iter_mut().map(|claim| (claim.name.as_str(), &mut claim.folder)).collect(),
+            Task::Prove(claims) => claims.iter_mut().map(|claim| (claim.name.as_str(), &mut claim.folder)).collect(),
+        }
+    }
+}
+
 /// Save one volume into the repository.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -37,6 +56,9 @@ pub struct SaveClaim {
     pub name: String,
     /// Where the mover sees the volume's root.
     pub source: String,
+    /// The folder that the path must lead to: the mover refuses any other. `None` where the platform mounts the volume itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<FolderId>,
     /// What the platform puts there, where that is not the claim itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
@@ -64,6 +86,9 @@ pub struct FillClaim {
     pub root: Attrs,
     /// Where the mover sees the target's root: an existing folder.
     pub target: String,
+    /// The folder that the path must lead to: the mover refuses any other. `None` where the platform mounts the volume itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<FolderId>,
     #[serde(default)]
     pub shape: ClaimShape,
     /// Only these paths below the volume's root, slash-separated; empty for all.
@@ -99,6 +124,9 @@ pub struct ProveClaim {
     pub root: Attrs,
     /// Where the mover sees the volume's root.
     pub target: String,
+    /// The folder that the path must lead to: the mover refuses any other. `None` where the platform mounts the volume itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<FolderId>,
     #[serde(default)]
     pub shape: ClaimShape,
     /// What the point excludes, by patterns: whatever of it is there is none of the point's business.

@@ -108,10 +108,10 @@ pub fn prove_claim(tools: &Tools, claim: &ProveClaim) -> Result<ClaimReport, Mov
         failure: Mutex::default(),
         stopping: AtomicBool::new(false),
     };
-    if is_device(Path::new(&claim.target)) {
+    if claim.folder.is_none() && is_device(Path::new(&claim.target)) {
         proof.image(&Device::open_to_read(Path::new(&claim.target)).map_err(volume)?)?;
     } else {
-        let root = Arc::new(Dir::open_root(Path::new(&claim.target)).map_err(volume)?);
+        let root = Arc::new(Dir::open_root_of(Path::new(&claim.target), claim.folder).map_err(volume)?);
         let (send, receive) = crossbeam_channel::bounded(WAITING);
         thread::scope(|scope| {
             for _ in 0..tools.threads.max(1) {

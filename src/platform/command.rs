@@ -1,5 +1,6 @@
 //! Runs a command of the user's with a deadline: no shell between, output kept for the message, nothing left behind at the deadline.
 
+use std::ffi::OsStr;
 use std::io::{Read, Seek, SeekFrom};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -23,8 +24,9 @@ pub async fn run(argv: &[String], variables: &[(&str, String)], deadline: Durati
     let mut output = tempfile::tempfile().map_err(spawn)?;
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).envs(variables.iter().map(|(name, value)| (*name, value)));
-    for secret in crate::platform::folders::SECRET_VARIABLES {
-        command.env_remove(secret);
+    // A server that the command leaves running keeps its environment for as long as it lives.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_secret(name)) {
+        command.env_remove(name);
     }
     command.stdin(Stdio::null()).stdout(output.try_clone().map_err(spawn)?).stderr(output.try_clone().map_err(spawn)?);
     let mut child = command.process_group(0).kill_on_drop(true).spawn().map_err(spawn)?;
@@ -42,6 +44,19 @@ pub async fn run(argv: &[String], variables: &[(&str, String)], deadline: Durati
         }
     };
     Ok((ended, tail(&mut output).map_err(spawn)?))
+}
+
+/// Whether a variable leads to the repository's password or to the store's keys: keepset's own, those of restic, and of the stores every
+/// one whose name speaks of a secret.
+fn is_secret(name: &OsStr) -> bool {
+    const PASSWORDS: [&str; 2] = ["KEEPSET_PASSWORD", "RESTIC_PASSWORD"];
+    const STORES: [&str; 5] = ["AWS_", "AZURE_", "GOOGLE_", "GCS_", "B2_"];
+    const SECRETS: [&str; 6] = ["KEY", "SECRET", "TOKEN", "SAS", "PASSWORD", "CREDENTIAL"];
+    let name = name.to_string_lossy().to_ascii_uppercase();
+    let is_store = STORES.iter().any(|store| name.starts_with(store));
+    PASSWORDS.iter().any(|password| name.starts_with(password))
+        || name.starts_with("GOOGLE_SERVICE_ACCOUNT")
+        || (is_store && SECRETS.iter().any(|secret| name.contains(secret)))
 }
 
 /// The processes of a command that nobody waits for any more.
@@ -89,4 +104,19 @@ pub fn one_line(text: &str) -> String {
         .filter(|line| !line.is_empty())
         .collect();
     if lines.is_empty() { String::new() } else { format!(": {}", lines.join("; ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_with_keys_of_stores_are_secret_and_others_are_not() {
+        let secret =
+            ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN"];
+        let secret = secret.into_iter().chain(["AZURE_CLIENT_SECRET", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT_KEY"]);
+        let secret = secret.chain(["KEEPSET_PASSWORD", "KEEPSET_PASSWORD_FILE", "KEEPSET_PASSWORD_COMMAND", "RESTIC_PASSWORD_FILE"]);
+        assert_eq!(secret.filter(|name| !is_secret(OsStr::new(name))).collect::<Vec<_>>(), Vec::<&str>::new());
+        assert!(["AWS_REGION", "PATH", "KEEPSET_REPOSITORY", "PGKEY", "HOME"].iter().all(|name| !is_secret(OsStr::new(name))));
+    }
 }

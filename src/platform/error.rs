@@ -25,6 +25,14 @@ pub enum PlatformError {
     Scattered { set: String, first: u32, ordinal: u32, claims: u64 },
     #[error("ordinals {start} to {start} + {replicas} of set {set} are out of range")]
     BadRange { set: String, start: u32, replicas: u32 },
+    #[error("{path} is not the folder any more that was chosen: it was moved or replaced meanwhile")]
+    Exchanged { path: String },
+    #[error("{path} has the name of one of keepset's own files but is no regular file")]
+    NotOurFile { path: String },
+    #[error("the path {path} is not UTF-8")]
+    NotUtf8 { path: String },
+    #[error("the repository {repository} and {path} lie inside of one another")]
+    HoldsRepository { repository: String, path: String },
     #[error("{path} is not empty")]
     HoldsData { path: String },
     #[error("claim {claim} in {place} is not being restored by run {run}")]
@@ -109,6 +117,14 @@ impl PlatformError {
         PlatformError::Io { verb, path: path.display().to_string(), source }
     }
 
+    /// As [`PlatformError::io`], for one of keepset's own files: names what stands in its place.
+    pub(super) fn of_file(verb: &'static str, path: &std::path::Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::InvalidInput => PlatformError::NotOurFile { path: path.display().to_string() },
+            _ => PlatformError::io(verb, path, source),
+        }
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -128,6 +144,12 @@ impl PlatformError {
             PlatformError::Scattered { .. } => "give the range with `--start-ordinal` and `--replicas`".into(),
             PlatformError::BadRange { .. } => {
                 "`--start-ordinal` and `--replicas` together must stay below 4294967296, and be no more than 100000".into()
+            }
+            PlatformError::Exchanged { .. } => "find out who moves folders there, and run it again".into(),
+            PlatformError::NotOurFile { .. } => "remove it, and find out who may write to that folder".into(),
+            PlatformError::NotUtf8 { .. } => "give the folder another name, or reach it by a bind mount that has one".into(),
+            PlatformError::HoldsRepository { .. } => {
+                "keep the repository outside of what is backed up and restored: a restore would remove it, and a backup would contain itself".into()
             }
             PlatformError::HoldsData { .. } => "choose an empty place with `--into`".into(),
             PlatformError::JournalThere { .. } => "`keepset restore … --resume` goes on with it, `--undo` takes it back".into(),
@@ -189,6 +211,9 @@ impl PlatformError {
             | PlatformError::Ambiguous { .. }
             | PlatformError::Scattered { .. }
             | PlatformError::HoldsData { .. }
+            | PlatformError::Exchanged { .. }
+            | PlatformError::NotOurFile { .. }
+            | PlatformError::HoldsRepository { .. }
             | PlatformError::NotOurs { .. }
             | PlatformError::OnePod { .. }
             | PlatformError::NotFenced { .. }

@@ -214,6 +214,7 @@ impl Share<'_> {
                 tree: claim.tree,
                 root: claim.root.clone(),
                 target,
+                folder: None,
                 shape: claim.shape.clone(),
                 paths: self.work.paths.to_vec(),
                 exclude: claim.exclude.clone(),

@@ -13,6 +13,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::model::entry::{Attrs, Entry, Kind, Xattr};
+use crate::model::mover_job::FolderId;
 use crate::volume::error::VolumeError;
 use crate::volume::file::{self, OpenFile};
 use crate::volume::place::Place;
@@ -156,6 +157,13 @@ impl Dir {
         let fd =
             open_dir(CWD, path.as_os_str().as_bytes(), true).map_err(|errno| VolumeError::new("open folder", place.text_of(b""), errno))?;
         Dir::from_fd(fd, place, true)
+    }
+
+    /// As [`Dir::open_root`]; [`VolumeError::Exchanged`] unless the path leads to this very folder.
+    pub fn open_root_of(path: &Path, folder: Option<FolderId>) -> Result<Dir, VolumeError> {
+        let dir = Dir::open_root(path)?;
+        let is_it = |folder: FolderId| folder.device == dir.stat.device && folder.inode == dir.stat.inode;
+        if folder.is_none_or(is_it) { Ok(dir) } else { Err(VolumeError::Exchanged { path: dir.text_of(b"") }) }
     }
 
     pub(super) fn from_fd(fd: OwnedFd, place: Arc<Place>, is_root: bool) -> Result<Dir, VolumeError> {

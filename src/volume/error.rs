@@ -15,6 +15,9 @@ pub enum VolumeError {
     /// A folder on the way was exchanged while the walk was below it.
     #[error("folder `{path}` was moved or replaced while it was walked")]
     Moved { path: String },
+    /// The root's path leads to another folder than the one that was chosen.
+    #[error("`{path}` is not the folder any more that was chosen: it was moved or replaced meanwhile")]
+    Exchanged { path: String },
     /// Another filler has the volume.
     #[error("`{path}` is being filled by another mover")]
     Held { path: String },
@@ -78,6 +81,7 @@ impl VolumeError {
             }
             VolumeError::KindChanged { expected, .. } => format!("no longer {expected}"),
             VolumeError::Moved { .. } => "moved or replaced while it was walked".to_owned(),
+            VolumeError::Exchanged { .. } => "not the folder any more that was chosen".to_owned(),
             VolumeError::Held { .. } => "being filled by another mover".to_owned(),
             VolumeError::MountPoint { .. } => "a mount point inside of the volume".to_owned(),
             VolumeError::Fixed { .. } => "a flag (immutable or append-only) forbids to change it".to_owned(),
@@ -89,6 +93,7 @@ impl VolumeError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            VolumeError::Exchanged { .. } => return Some("find out who moves folders there, and run it again".to_owned()),
             VolumeError::Held { .. } => return Some("wait until it has ended, or end it, then try again".to_owned()),
             VolumeError::Name { .. } => return Some("Linux has no such names: restore the rest by `--path`".to_owned()),
             VolumeError::MountPoint { .. } => return Some("unmount it, or restore into another volume".to_owned()),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock, fstatvfs, syncfs};
 use rustix::io::{Errno, retry_on_intr};
 
+use crate::model::mover_job::FolderId;
 use crate::volume::dir::Dir;
 use crate::volume::error::VolumeError;
 use crate::volume::finish::Finisher;
@@ -46,20 +47,21 @@ pub struct Target {
 }
 
 impl Target {
-    /// Opens the existing folder `path` as the root to fill with what is all new. Changes nothing yet.
+    /// Opens the existing folder `path`, which must be `folder` where that is given, as the root to fill with what is all new. Changes
+    /// nothing yet.
     ///
     /// Waits up to ten seconds for another filler of the folder to end, then gives [`VolumeError::Held`].
-    pub fn open(path: &Path) -> Result<Target, VolumeError> {
-        Target::open_within(path, false, PATIENCE)
+    pub fn open(path: &Path, folder: Option<FolderId>) -> Result<Target, VolumeError> {
+        Target::open_within(path, folder, false, PATIENCE)
     }
 
     /// As [`Target::open`], to replace what is there.
-    pub fn open_to_replace(path: &Path) -> Result<Target, VolumeError> {
-        Target::open_within(path, true, PATIENCE)
+    pub fn open_to_replace(path: &Path, folder: Option<FolderId>) -> Result<Target, VolumeError> {
+        Target::open_within(path, folder, true, PATIENCE)
     }
 
-    pub(super) fn open_within(path: &Path, replaces: bool, patience: Duration) -> Result<Target, VolumeError> {
-        let root = Arc::new(Dir::open_root(path)?);
+    pub(super) fn open_within(path: &Path, folder: Option<FolderId>, replaces: bool, patience: Duration) -> Result<Target, VolumeError> {
+        let root = Arc::new(Dir::open_root_of(path, folder)?);
         hold(&root, patience)?;
         let finisher = Finisher::new(&root.attrs()?, replaces);
         let kept = usize::try_from(open_files() / 8).unwrap_or(usize::MAX).clamp(8, 512);

@@ -14,7 +14,7 @@ use crate::model::entry::{Attrs, Kind, Time, Xattr};
 
 fn temp() -> (tempfile::TempDir, Target) {
     let temp = tempfile::tempdir().unwrap();
-    let target = Target::open(temp.path()).unwrap();
+    let target = Target::open(temp.path(), None).unwrap();
     (temp, target)
 }
 
@@ -232,7 +232,7 @@ fn what_the_root_hands_down_to_new_entries_does_not_stay() {
         std::os::unix::fs::chown(path, Some(7), Some(8)).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o2777)).unwrap();
     }
-    let target = Target::open(path).unwrap();
+    let target = Target::open(path, None).unwrap();
     let sub = target.make_dir(DirId::ROOT, b"sub", &attrs(0o755)).unwrap();
     target.write_file(sub, b"f", &attrs(0o640), [b""]).unwrap();
     target.make_special(sub, b"fifo", &Kind::Fifo, &attrs(0o640)).unwrap();
@@ -280,7 +280,7 @@ fn without_rights_data_comes_back_and_the_owner_is_a_problem_without_its_set_id_
     fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let path = temp.path().to_owned();
     as_nobody(move || {
-        let target = Target::open(&path).unwrap();
+        let target = Target::open(&path, None).unwrap();
         let set_id = Attrs { size: 1, uid: 0, gid: 0, ..attrs(0o6755) };
         let problems = target.write_file(DirId::ROOT, b"f", &set_id, [b"x"]).unwrap();
         assert_eq!(problems.len(), 1);
@@ -346,7 +346,7 @@ fn removing_takes_all_kinds_and_follows_no_symlink() {
 
 /// What a volume that holds data gives out at its root.
 fn to_replace(path: &std::path::Path) -> (Target, Old) {
-    let target = Target::open_to_replace(path).unwrap();
+    let target = Target::open_to_replace(path, None).unwrap();
     let old = target.old_root().unwrap();
     (target, old)
 }
@@ -354,14 +354,14 @@ fn to_replace(path: &std::path::Path) -> (Target, Old) {
 #[test]
 fn a_volume_has_one_filler_and_the_next_waits_until_that_one_is_gone() {
     let (temp, first) = temp();
-    let error = Target::open_within(temp.path(), true, Duration::ZERO).unwrap_err();
+    let error = Target::open_within(temp.path(), None, true, Duration::ZERO).unwrap_err();
     assert!(matches!(error, VolumeError::Held { .. }) && error.hint().is_some(), "{error}");
     Dir::open_root(temp.path()).unwrap(); // readers are not concerned
     let path = temp.path().to_owned();
     let (opening, opens) = std::sync::mpsc::channel();
     let second = std::thread::spawn(move || {
         opening.send(()).unwrap();
-        Target::open(&path)
+        Target::open(&path, None)
     });
     opens.recv().unwrap();
     drop(first);

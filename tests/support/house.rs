@@ -379,6 +379,7 @@ pub fn restore_beside(backup: Backup, options: BackupOptions) -> Restore {
 impl InProcess {
     pub fn new(root: PathBuf, store: Store) -> Self {
         let options = FoldersOptions {
+            repository: None,
             root,
             cluster: "here".into(),
             templates: Vec::new(),

@@ -38,6 +38,7 @@ pub fn save_claim(source: &Path, parent: Option<Id>, parent_cut: i64, change_det
     Task::Save(vec![SaveClaim {
         name: "data-web-0".into(),
         source,
+        folder: None,
         volume: None,
         shape: ClaimShape::default(),
         parent,
@@ -60,6 +61,7 @@ pub fn fill_claim(saved: &ClaimReport, target: &Path, mode: FillMode) -> FillCla
         tree: saved.tree,
         root: saved.root.clone(),
         target: target.to_str().unwrap().to_owned(),
+        folder: None,
         paths: Vec::new(),
         exclude: Vec::new(),
         mode,

@@ -99,14 +99,14 @@ type Fetched = (Arc<Batch>, Range<Purpose>, Result<Bytes, RepositoryError>);
 /// was to replace another leaves that untouched, except where it had to be written over in place for want of room: then it is gone, rather
 /// than be half the one and half the other. A folder whose tree is lost is there, with what it held before.
 pub fn fill_claim(tools: &Tools, claim: &FillClaim) -> Result<ClaimReport, MoverError> {
-    if is_device(Path::new(&claim.target)) {
+    if claim.folder.is_none() && is_device(Path::new(&claim.target)) {
         return image::fill_image(tools, claim);
     }
     let begun = Begun::now(&tools.clock, &tools.counters);
     let volume = |source: VolumeError| MoverError::Volume { claim: claim.name.clone(), source };
     let replaces = claim.mode == FillMode::Replace;
     let path = Path::new(&claim.target);
-    let target = if replaces { Target::open_to_replace(path) } else { Target::open(path) }.map_err(volume)?;
+    let target = if replaces { Target::open_to_replace(path, claim.folder) } else { Target::open(path, claim.folder) }.map_err(volume)?;
     let exclude = Exclude::new(&claim.exclude).map_err(|source| MoverError::Exclude { claim: claim.name.clone(), source })?;
     let root = exclude.root();
     if !replaces && target.holds_data(|name| !exclude.has(&root, name)).map_err(volume)? {

@@ -73,12 +73,12 @@ struct Save<'a> {
 
 /// Saves one claim. Blocks; for a thread outside of the runtime. Nothing is durable before the writer is finished.
 pub fn save_claim(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, MoverError> {
-    if is_device(Path::new(&claim.source)) {
+    if claim.folder.is_none() && is_device(Path::new(&claim.source)) {
         return image::save_image(tools, claim);
     }
     let begun = Begun::now(&tools.clock, &tools.counters);
     let volume = |source: VolumeError| MoverError::Volume { claim: claim.name.clone(), source };
-    let root = Arc::new(Dir::open_root(Path::new(&claim.source)).map_err(volume)?);
+    let root = Arc::new(Dir::open_root_of(Path::new(&claim.source), claim.folder).map_err(volume)?);
     let save = Save {
         tools,
         claim,

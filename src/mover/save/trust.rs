@@ -73,6 +73,7 @@ mod tests {
         SaveClaim {
             name: "data-web-0".into(),
             source: String::new(),
+            folder: None,
             volume: None,
             shape: ClaimShape::default(),
             parent: Some(Id([1; 32])),

@@ -1,16 +1,16 @@
 //! Reads a set from the folders that are there: which claims exist, which ought to, what is none of the set's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::model::claim::is_claim_name;
 use crate::model::claim::{ClaimId, ClaimShape};
 use crate::model::manifest::SetRecord;
 use crate::model::set::{Ordinal, SetName};
-use crate::model::set_state::{ClaimState, CutClaim, SetState};
+use crate::model::set_state::{ClaimState, SetState};
 use crate::platform::PlatformError;
 use crate::platform::folders::FoldersOptions;
+use crate::platform::folders::root::{Folder, Root};
 use crate::platform::folders::{journal, target};
 
 /// More ordinals than any set has: a range beyond it is a mistyped or foreign folder.
@@ -18,10 +18,9 @@ const MOST_ORDINALS: u32 = 100_000;
 /// More missing claims than any accident leaves.
 const MOST_MISSING: u64 = 10_000;
 
-pub(super) fn read_set(options: &FoldersOptions, set: &SetName) -> Result<SetState, PlatformError> {
-    let root = absolute(&options.root)?;
-    let (found, foreign) = sort_entries(&root, options, set)?;
-    let templates = templates(options, &root, &found)?;
+pub(super) fn read_set(root: &Root, options: &FoldersOptions, set: &SetName) -> Result<SetState, PlatformError> {
+    let (found, foreign) = sort_entries(root, options, set)?;
+    let templates = templates(options, root.path(), &found)?;
     let (start, replicas) = range(options, set, &found)?;
     let in_range = |ordinal: Ordinal| ordinal.0 >= start && u64::from(ordinal.0) < u64::from(start) + u64::from(replicas);
 
@@ -40,13 +39,13 @@ pub(super) fn read_set(options: &FoldersOptions, set: &SetName) -> Result<SetSta
         .into_iter()
         .map(|id| {
             let name = id.name(&set.name);
-            let path = found.get(&id);
+            let folder = found.get(&id);
             ClaimState {
-                source: path.map(|path| path.display().to_string()),
+                source: folder.map(|_| root.path_of(&name).display().to_string()),
                 // A folder that cannot be looked into is not known to be empty; its mover will say what is wrong with it.
-                empty: path.is_some_and(|path| target::is_empty(path).unwrap_or(false)),
+                empty: folder.is_some_and(|folder| folder.is_empty().unwrap_or(false)),
                 retained: !in_range(id.ordinal),
-                half_restored: target::mark_of(&root, &name),
+                half_restored: target::mark_of(root, &name),
                 shape: ClaimShape::default(),
                 id,
                 name,
@@ -62,36 +61,15 @@ pub(super) fn read_set(options: &FoldersOptions, set: &SetName) -> Result<SetSta
         templates,
         ..SetRecord::default()
     };
-    let (open_restore, last_restore) = (journal::open_run(&root, set)?, journal::last_run(&root, set)?);
+    let (open_restore, last_restore) = (journal::open_run(root, set)?, journal::last_run(root, set)?);
     Ok(SetState { set: record, claims, foreign, open_restore, last_restore, ..SetState::default() })
 }
 
-/// Folders cannot be held still: movers read them as they are.
-pub(super) fn as_they_are(root: &Path, set: &SetName, claims: &[ClaimId]) -> Result<Vec<CutClaim>, PlatformError> {
-    let root = absolute(root)?;
-    let as_it_is = |claim: &ClaimId| {
-        let name = claim.name(&set.name);
-        CutClaim { source: root.join(&name).display().to_string(), name, volume: None, moment: None }
-    };
-    Ok(claims.iter().map(as_it_is).collect())
-}
-
-fn absolute(root: &Path) -> Result<PathBuf, PlatformError> {
-    match fs::canonicalize(root) {
-        Ok(path) if path.is_dir() => Ok(path),
-        Ok(path) => Err(PlatformError::NoFolder { path: path.display().to_string() }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(PlatformError::NoFolder { path: root.display().to_string() }),
-        Err(error) => Err(PlatformError::io("read", root, error)),
-    }
-}
-
 /// The set's folders by identity, and the names of everything else.
-fn sort_entries(root: &Path, options: &FoldersOptions, set: &SetName) -> Result<(BTreeMap<ClaimId, PathBuf>, Vec<String>), PlatformError> {
+fn sort_entries(root: &Root, options: &FoldersOptions, set: &SetName) -> Result<(BTreeMap<ClaimId, Folder>, Vec<String>), PlatformError> {
     let mut found = BTreeMap::new();
     let mut foreign = Vec::new();
-    for entry in fs::read_dir(root).map_err(|e| PlatformError::io("read", root, e))? {
-        let entry = entry.map_err(|e| PlatformError::io("read", root, e))?;
-        let name = entry.file_name();
+    for (name, _) in root.entries().map_err(|e| PlatformError::io("read", root.path(), e))? {
         let id = name
             .to_str()
             .filter(|name| is_claim_name(name))
@@ -103,19 +81,16 @@ fn sort_entries(root: &Path, options: &FoldersOptions, set: &SetName) -> Result<
             }
             continue;
         };
-        let kind = entry.file_type().map_err(|e| PlatformError::io("read", &entry.path(), e))?;
-        if !kind.is_dir() {
-            // Left aside as foreign it would be a claim silently lost.
-            let what = if kind.is_symlink() { "a symbolic link" } else { "no folder" };
-            return Err(PlatformError::NotAClaim { path: entry.path().display().to_string(), what });
+        // A link or a file left aside as foreign would be a claim silently lost: both are errors.
+        if let Some(folder) = target::folder_of(root, &id.name(&set.name))? {
+            found.insert(id, folder);
         }
-        found.insert(id, entry.path());
     }
     foreign.sort();
     Ok((found, foreign))
 }
 
-fn templates(options: &FoldersOptions, root: &Path, found: &BTreeMap<ClaimId, PathBuf>) -> Result<Vec<String>, PlatformError> {
+fn templates(options: &FoldersOptions, root: &Path, found: &BTreeMap<ClaimId, Folder>) -> Result<Vec<String>, PlatformError> {
     if !options.templates.is_empty() {
         return Ok(options.templates.clone());
     }
@@ -129,7 +104,7 @@ fn templates(options: &FoldersOptions, root: &Path, found: &BTreeMap<ClaimId, Pa
 }
 
 /// First ordinal and their number, as the user said or from lowest to highest.
-fn range(options: &FoldersOptions, set: &SetName, found: &BTreeMap<ClaimId, PathBuf>) -> Result<(u32, u32), PlatformError> {
+fn range(options: &FoldersOptions, set: &SetName, found: &BTreeMap<ClaimId, Folder>) -> Result<(u32, u32), PlatformError> {
     let lowest = found.keys().next().map_or(0, |id| id.ordinal.0);
     let highest = found.keys().next_back().map(|id| id.ordinal.0);
     let start = options.start.unwrap_or(match options.replicas {
@@ -154,11 +129,17 @@ fn range(options: &FoldersOptions, set: &SetName, found: &BTreeMap<ClaimId, Path
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use crate::platform::Platform;
+    use crate::platform::folders::Folders;
+
     use super::*;
 
     fn options(root: &Path) -> FoldersOptions {
         FoldersOptions {
             root: root.to_owned(),
+            repository: None,
             cluster: "here".into(),
             templates: Vec::new(),
             start: None,
@@ -179,7 +160,7 @@ mod tests {
     }
 
     fn read(root: &tempfile::TempDir) -> SetState {
-        read_set(&options(root.path()), &web()).unwrap()
+        read_set(&Root::open(root.path()).unwrap(), &options(root.path()), &web()).unwrap()
     }
 
     fn web() -> SetName {
@@ -226,33 +207,33 @@ mod tests {
     fn a_claims_name_on_a_link_or_a_file_is_refused_and_never_followed() {
         let root = with(&["data-web-0"]);
         std::os::unix::fs::symlink("data-web-0", root.path().join("data-web-1")).unwrap();
-        let error = read_set(&options(root.path()), &web()).unwrap_err();
+        let error = read_set(&Root::open(root.path()).unwrap(), &options(root.path()), &web()).unwrap_err();
         assert!(error.to_string().contains("data-web-1"), "{error}");
         assert!(matches!(error, PlatformError::NotAClaim { .. }));
         fs::remove_file(root.path().join("data-web-1")).unwrap();
         fs::write(root.path().join("data-web-1"), "").unwrap();
-        assert!(matches!(read_set(&options(root.path()), &web()), Err(PlatformError::NotAClaim { .. })));
+        assert!(matches!(read_set(&Root::open(root.path()).unwrap(), &options(root.path()), &web()), Err(PlatformError::NotAClaim { .. })));
     }
 
     #[test]
     fn a_template_that_could_be_another_set_is_asked_about() {
         let root = with(&["data-web-0", "data-my-web-0"]);
-        let error = read_set(&options(root.path()), &web()).unwrap_err();
+        let error = read_set(&Root::open(root.path()).unwrap(), &options(root.path()), &web()).unwrap_err();
         assert!(matches!(error, PlatformError::Ambiguous { .. }), "{error}");
         assert!(error.hint().unwrap().contains("--template data"), "{:?}", error.hint());
 
         let told = FoldersOptions { templates: vec!["data".into()], ..options(root.path()) };
-        let state = read_set(&told, &web()).unwrap();
+        let state = read_set(&Root::open(root.path()).unwrap(), &told, &web()).unwrap();
         assert_eq!((names(&state), &state.foreign), (vec!["data-web-0"], &vec!["data-my-web-0".to_owned()]));
         let told = FoldersOptions { templates: vec!["data".into(), "data-my".into()], ..options(root.path()) };
-        assert_eq!(names(&read_set(&told, &web()).unwrap()), ["data-web-0", "data-my-web-0"]);
+        assert_eq!(names(&read_set(&Root::open(root.path()).unwrap(), &told, &web()).unwrap()), ["data-web-0", "data-my-web-0"]);
     }
 
     #[test]
     fn claims_outside_a_given_range_are_kept_and_marked() {
         let root = with(&["data-web-0", "data-web-1", "data-web-4"]);
         let told = FoldersOptions { start: Some(0), replicas: Some(3), ..options(root.path()) };
-        let state = read_set(&told, &web()).unwrap();
+        let state = read_set(&Root::open(root.path()).unwrap(), &told, &web()).unwrap();
         let seen: Vec<_> = state.claims.iter().map(|c| (c.id.ordinal.0, c.source.is_some(), c.retained)).collect();
         assert_eq!(seen, [(0, true, false), (1, true, false), (2, false, false), (4, true, true)]);
     }
@@ -274,28 +255,28 @@ mod tests {
         assert_eq!((state.claims.len(), state.set.replicas), (0, 0));
     }
 
-    #[test]
-    fn no_folder_is_said_so() {
+    #[tokio::test]
+    async fn no_folder_is_said_so() {
         let root = with(&[]);
-        let error = read_set(&options(&root.path().join("gone")), &web()).unwrap_err();
+        let error = Folders::new(options(&root.path().join("gone"))).read_set(&web()).await.unwrap_err();
         assert!(matches!(error, PlatformError::NoFolder { .. }), "{error}");
     }
 
     #[test]
     fn a_stray_far_ordinal_is_asked_about_instead_of_calling_for_a_billion_claims() {
         let root = with(&["data-web-0", "data-web-4000000000"]);
-        assert!(matches!(read_set(&options(root.path()), &web()), Err(PlatformError::Scattered { .. })));
+        assert!(matches!(read_set(&Root::open(root.path()).unwrap(), &options(root.path()), &web()), Err(PlatformError::Scattered { .. })));
         let root = with(&["data-web-4294967295"]);
-        let state = read_set(&options(root.path()), &web());
+        let state = read_set(&Root::open(root.path()).unwrap(), &options(root.path()), &web());
         assert!(matches!(state, Err(PlatformError::BadRange { .. })), "{state:?}");
         let told = FoldersOptions { start: Some(0), replicas: Some(90_000), ..options(root.path()) };
-        assert!(matches!(read_set(&told, &web()), Err(PlatformError::Scattered { .. })));
+        assert!(matches!(read_set(&Root::open(root.path()).unwrap(), &told, &web()), Err(PlatformError::Scattered { .. })));
     }
 
     #[test]
     fn a_half_restored_claim_names_its_run() {
         let root = with(&["data-web-0"]);
-        target::open_claim(root.path(), "run-7", "data-web-1", crate::model::mover_job::FillMode::New).unwrap();
+        target::open_claim(&Root::open(root.path()).unwrap(), "run-7", "data-web-1", crate::model::mover_job::FillMode::New).unwrap();
         let state = read(&root);
         assert_eq!(state.claims[1].half_restored.as_deref(), Some("run-7"));
         assert_eq!(state.foreign, Vec::<String>::new());
