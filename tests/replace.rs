@@ -512,6 +512,7 @@ async fn what_is_excluded_is_not_saved_not_missed_and_not_touched() {
             tree: saved.tree,
             root: saved.root.clone(),
             target: new.to_str().unwrap().to_owned(),
+            folder: None,
             shape: Default::default(),
             exclude,
         }])
