@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::cli::error::CliError;
 use crate::model::entry::{Attrs, Entry, Kind, Time};
 use crate::model::id::Id;
-use crate::model::path_text::{path_from_text, path_text};
+use crate::model::path_text::{path_parts, path_text};
 use crate::repository::error::RepositoryError;
 use crate::repository::reader::Reader;
 
@@ -110,14 +110,13 @@ pub fn join(path: &str, name: &[u8]) -> String {
 pub async fn find(reader: &Reader, tree: Id, claim: &str, path: &str) -> anyhow::Result<Entry> {
     let mut tree = tree;
     let mut walked = claim.to_owned();
-    let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
+    let mut parts = path_parts(path).into_iter().peekable();
     while let Some(part) = parts.next() {
-        let name = path_from_text(part);
         let mut entries = reader.entries(&tree).await?;
-        let is_it = |entry: &Entry| entry.name == name || entry.name == part.as_bytes();
+        let is_it = |entry: &Entry| entry.name == part;
         let Some(entry) = entries.find(|entry| entry.as_ref().map_or(true, is_it)).transpose()? else {
             return Err(CliError::failed(
-                format!("there is no `{part}` in {walked}"),
+                format!("there is no `{}` in {walked}", path_text(&part)),
                 format!("`keepset ls POINT {walked}` shows what there is"),
             )
             .into());

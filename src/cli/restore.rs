@@ -69,7 +69,7 @@ pub struct RestoreArgs {
     #[arg(long = "claim", value_name = "NAME")]
     claims: Vec<String>,
 
-    /// Only this path below each claim's root; may be repeated
+    /// Only this path below each claim's root, written as `ls` shows it (`\\` is a backslash, `\xNN` a byte); may be repeated
     #[arg(long = "path", value_name = "PATH")]
     paths: Vec<String>,
 

@@ -47,6 +47,12 @@ pub fn path_from_text(text: &str) -> Vec<u8> {
     path
 }
 
+/// The names on a path as a person writes it: slash-separated, each as [`path_text`] wrote it. This is what `--path` and the paths of `ls`,
+/// `dump` and a journal mean, and nothing else.
+pub fn path_parts(text: &str) -> Vec<Vec<u8>> {
+    text.split('/').filter(|part| !matches!(*part, "" | ".")).map(path_from_text).collect()
+}
+
 fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
@@ -67,6 +73,13 @@ mod tests {
     #[test]
     fn a_persons_single_backslash_stands_for_itself() {
         assert_eq!(path_from_text("a\\b\\xzz\\"), b"a\\b\\xzz\\");
+    }
+
+    #[test]
+    fn a_path_is_split_before_it_is_read_so_that_no_escape_makes_a_slash() {
+        assert_eq!(path_parts("/a//./b\\x0a/c\\\\x0a"), [b"a".to_vec(), b"b\n".to_vec(), b"c\\x0a".to_vec()]);
+        assert_eq!(path_parts("a\\x2fb"), [b"a/b".to_vec()]);
+        assert_eq!(path_parts("./"), Vec::<Vec<u8>>::new());
     }
 
     proptest! {

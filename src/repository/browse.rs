@@ -2,14 +2,15 @@
 
 use crate::model::entry::{Entry, Kind};
 use crate::model::id::Id;
+use crate::model::path_text::path_parts;
 use crate::repository::error::RepositoryError;
 use crate::repository::pack::BlobKind;
 use crate::repository::reader::Reader;
 
-/// The entry at a slash-separated path below `tree`; `None` where there is none. Links are not followed. An empty path names the root,
-/// which is no entry.
+/// The entry at a path below `tree`, written as [`path_parts`] reads it; `None` where there is none. Links are not followed. An empty path
+/// names the root, which is no entry.
 pub async fn entry_at(reader: &Reader, tree: &Id, path: &str) -> Result<Option<Entry>, RepositoryError> {
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let parts = path_parts(path);
     let mut folder = *tree;
     for (number, part) in parts.iter().enumerate() {
         let mut entries = reader.entries(&folder).await?;
@@ -23,13 +24,13 @@ pub async fn entry_at(reader: &Reader, tree: &Id, path: &str) -> Result<Option<E
     Ok(None)
 }
 
-fn named(entry: Result<Entry, RepositoryError>, name: &str) -> Option<Result<Entry, RepositoryError>> {
-    Some(entry).filter(|entry| entry.as_ref().map_or(true, |entry| entry.name == name.as_bytes()))
+fn named(entry: Result<Entry, RepositoryError>, name: &[u8]) -> Option<Result<Entry, RepositoryError>> {
+    Some(entry).filter(|entry| entry.as_ref().map_or(true, |entry| entry.name == name))
 }
 
 /// The tree of the folder at a path below `tree`: `tree` itself for an empty path, `None` where no folder is there.
 pub async fn folder_at(reader: &Reader, tree: &Id, path: &str) -> Result<Option<Id>, RepositoryError> {
-    if path.split('/').all(|part| part.is_empty() || part == ".") {
+    if path_parts(path).is_empty() {
         return Ok(Some(*tree));
     }
     Ok(match entry_at(reader, tree, path).await? {

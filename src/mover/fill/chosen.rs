@@ -1,23 +1,22 @@
 //! Which paths of the point are wanted.
 
 use crate::model::entry::Kind;
-use crate::model::path_text::path_text;
+use crate::model::path_text::path_parts;
 use crate::mover::error::MoverError;
 use crate::mover::fill::Fill;
 
 /// The paths that were asked for, each as its parts; none for all.
 pub struct Chosen {
-    paths: Vec<Vec<String>>,
+    paths: Vec<Vec<Vec<u8>>>,
 }
 
 /// What is wanted in one folder: all (`None`), or what these paths, by number, lead to.
 pub type Scope = Option<Vec<usize>>;
 
 impl Chosen {
-    /// Of slash-separated paths below the volume's root; one that names the root is all.
+    /// Of paths below the volume's root, written as [`path_parts`] reads them; one that names the root is all.
     pub fn new(paths: &[String]) -> Self {
-        let parts = |path: &String| path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
-        let mut paths: Vec<Vec<String>> = paths.iter().map(parts).collect();
+        let mut paths: Vec<Vec<Vec<u8>>> = paths.iter().map(|path| path_parts(path)).collect();
         if paths.iter().any(Vec::is_empty) {
             paths.clear();
         }
@@ -43,9 +42,7 @@ impl Chosen {
 
     /// Which of `paths` lead on through `name` at this depth.
     fn on(&self, paths: &[usize], depth: usize, name: &[u8]) -> Vec<usize> {
-        let text = path_text(name);
-        let fits = |part: &String| part.as_bytes() == name || *part == text;
-        paths.iter().copied().filter(|path| self.paths[*path].get(depth).is_some_and(fits)).collect()
+        paths.iter().copied().filter(|path| self.paths[*path].get(depth).is_some_and(|part| part == name)).collect()
     }
 
     /// Makes sure that the point has every path, before anything is touched. What is below a folder that is lost counts as there.
