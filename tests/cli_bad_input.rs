@@ -4,9 +4,13 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
 use support::compare::assert_same;
 use support::keepset::{Keepset, Tmpfs};
@@ -288,4 +292,131 @@ fn a_damaged_object_of_any_kind_is_never_taken_for_data() {
     for claim in ["data-web-0", "data-web-1"] {
         assert_same(&root.join(claim), &keepset.path("back").join(claim));
     }
+}
+
+/// A folder beside the one that is asked for, with the name that a lossy conversion gives that.
+fn twins(keepset: &Keepset) -> (PathBuf, PathBuf) {
+    let odd = keepset.dir.path().join(OsStr::from_bytes(b"odd\xff"));
+    let twin = keepset.path("odd\u{fffd}");
+    for (folder, text) in [(&odd, "asked for"), (&twin, "another one")] {
+        fs::create_dir_all(folder.join("data-web-0")).unwrap();
+        fs::write(folder.join("data-web-0/rows"), text).unwrap();
+    }
+    (odd, twin)
+}
+
+#[test]
+fn a_set_at_a_path_that_is_no_text_is_refused_and_no_other_taken() {
+    let keepset = Keepset::new();
+    let (odd, twin) = twins(&keepset);
+    let ran = keepset.run([OsStr::new("backup"), OsStr::new("shop/web"), OsStr::new("--from"), odd.as_os_str()]);
+    assert!(ran.refused(13, "is not UTF-8").err.contains("odd\\xff"));
+    assert!(keepset.objects("snapshots").is_empty());
+    keepset.backup(&keepset.set(1));
+    for extra in [&[][..], &["--replace"][..]] {
+        let mut args = vec![OsStr::new("restore"), OsStr::new("shop/web"), OsStr::new("--into"), odd.as_os_str()];
+        args.extend(extra.iter().map(OsStr::new));
+        keepset.run(args).refused(13, "is not UTF-8");
+    }
+    assert_eq!(fs::read_to_string(twin.join("data-web-0/rows")).unwrap(), "another one");
+}
+
+#[test]
+fn each_name_that_ls_shows_can_be_dumped_and_restored_alone() {
+    let keepset = Keepset::new();
+    let root = keepset.set(1);
+    let claim = root.join("data-web-0");
+    let names: [&[u8]; 7] = [b"bs\\x0a", b"bs\n", b"\xffraw", b"a\\b", b"two\\\\", "gr\u{f6}\u{df}e".as_bytes(), b"\\x41"];
+    for (number, name) in names.iter().enumerate() {
+        fs::write(claim.join(OsStr::from_bytes(name)), number.to_string()).unwrap();
+    }
+    fs::write(claim.join("A"), "plain").unwrap();
+    keepset.backup(&root);
+    let listed = keepset.ok(["ls", "latest", "data-web-0"]);
+    let mut seen = BTreeSet::new();
+    for line in listed.lines().filter(|line| !line.ends_with("/conf")) {
+        let saved = keepset.ok(["dump", "latest", line]);
+        for name in names {
+            fs::write(claim.join(OsStr::from_bytes(name)), "later").unwrap();
+        }
+        let path = line.strip_prefix("data-web-0/").unwrap();
+        let into = root.to_str().unwrap();
+        keepset.ok(["restore", "shop/web", "--into", into, "--path", path, "--replace", "--no-safety"]);
+        let changed: Vec<&[u8]> =
+            names.into_iter().filter(|name| fs::read(claim.join(OsStr::from_bytes(name))).unwrap() != b"later").collect();
+        if let [name] = changed[..] {
+            assert_eq!(fs::read_to_string(claim.join(OsStr::from_bytes(name))).unwrap(), saved, "{line}");
+            seen.insert(name.to_vec());
+        } else {
+            assert!(changed.is_empty() && ["pages", "A"].contains(&path), "{line} is {changed:?}");
+        }
+    }
+    assert_eq!(seen.len(), names.len());
+    // As a person writes it: a single backslash that begins no escape stands for itself.
+    assert_eq!(keepset.ok(["dump", "latest", "data-web-0/a\\b"]), "3");
+}
+
+#[test]
+fn a_repository_in_what_it_saves_or_fills_is_refused() {
+    let keepset = Keepset::bare();
+    let root = keepset.set(1);
+    fs::create_dir(root.join("data-web-0/backups")).unwrap();
+    symlink(root.join("data-web-0/backups"), keepset.path("by-link")).unwrap();
+    let keepset = keepset.at("by-link");
+    keepset.ok(["init", "--generate-password", "password"]);
+    let live = root.to_str().unwrap();
+    keepset.run(["backup", "shop/web", "--from", live]).refused(13, "lie inside of one another");
+
+    let keepset = Keepset::new();
+    let root = keepset.set(1);
+    keepset.backup(&root);
+    for inside in ["repository", "repository/data", "repository/new/deeper"] {
+        keepset.run(["restore", "shop/web", "--into", inside]).refused(13, "lie inside of one another");
+        assert!(!keepset.path("repository/new").exists());
+    }
+    keepset.run(["drill", "shop/web", "--scratch", "repository/data"]).refused(13, "lie inside of one another");
+    // Moved into the claim: what is to be replaced holds the points that it would come back from.
+    fs::rename(keepset.path("repository"), root.join("data-web-0/backups")).unwrap();
+    let live = root.to_str().unwrap();
+    let keepset = keepset.at(root.join("data-web-0/backups").to_str().unwrap());
+    keepset.run(["restore", "shop/web", "--into", live, "--replace"]).refused(13, "lie inside of one another");
+    assert!(root.join("data-web-0/backups/config").exists());
+    // Beside the claims it is in nobody's way.
+    fs::rename(root.join("data-web-0/backups"), root.join("repository")).unwrap();
+    let keepset = keepset.at(root.join("repository").to_str().unwrap());
+    keepset.backup(&root);
+    keepset.ok(["restore", "shop/web", "--into", live, "--replace"]);
+}
+
+#[test]
+fn a_start_command_gets_no_keys_of_the_store() {
+    let keepset = Keepset::new().with("AWS_SECRET_ACCESS_KEY", "geheim").with("AZURE_STORAGE_ACCOUNT_KEY", "geheim");
+    let keepset = keepset.with("GOOGLE_SERVICE_ACCOUNT", "geheim").with("AWS_SESSION_TOKEN", "geheim").with("RESTIC_PASSWORD", "geheim");
+    let root = keepset.set(1);
+    let log = keepset.path("variables").display().to_string();
+    let settings = format!(
+        "cluster: test\nsets:\n  - match: {{namespace: shop, name: web}}\n    start: {{command: [sh, -c, 'env > {log}'], deadline: 1m}}\n"
+    );
+    fs::write(keepset.path("settings.yaml"), settings).unwrap();
+    keepset.backup(&root);
+    keepset.ok(["restore", "shop/web", "--into", "back", "--start", "ordered"]);
+    let variables = fs::read_to_string(&log).unwrap();
+    assert!(variables.contains("KEEPSET_ORDINAL=0") && !variables.contains("geheim") && !variables.contains("PASSWORD"), "{variables}");
+}
+
+#[test]
+fn a_user_without_rights_saves_and_restores_extended_attributes() {
+    let keepset = Keepset::of_user(65534);
+    let root = keepset.set(1);
+    let name = |folder: &Path| folder.join("data-web-0/pages");
+    for path in [root.clone(), root.join("data-web-0"), root.join("data-web-0/conf"), root.join("data-web-0/conf/app.yaml"), name(&root)] {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+    }
+    rustix::fs::setxattr(name(&root), "user.note", b"kept", rustix::fs::XattrFlags::empty()).unwrap();
+    fs::set_permissions(root.join("data-web-0/conf"), std::os::unix::fs::PermissionsExt::from_mode(0o555)).unwrap();
+    keepset.backup(&root);
+    keepset.ok(["restore", "shop/web", "--into", "back"]);
+    assert_same(&root.join("data-web-0"), &keepset.path("back/data-web-0"));
+    keepset.ok(["restore", "shop/web", "--into", "back", "--replace"]);
+    keepset.ok(["drill", "shop/web", "--scratch", "drills"]);
 }

@@ -173,6 +173,7 @@ impl World {
         };
         let folders = Folders::new(FoldersOptions {
             repository: None,
+            withheld: Vec::new(),
             root: place.to_owned(),
             cluster: "test".into(),
             templates: Vec::new(),

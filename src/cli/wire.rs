@@ -16,8 +16,8 @@ use crate::clock::Clock;
 use crate::config::{self, SetSettings, Settings, Size, Span, Start};
 use crate::model::pod_words::{AUTHORITY, SECRET_FOLDER};
 use crate::model::set::{SetName, is_dns_name};
-use crate::platform::Platform;
 use crate::platform::folders::{FoldersOptions, StartCommand};
+use crate::platform::{Platform, is_secret};
 use crate::repository::Repository;
 use crate::repository::index::Index;
 use crate::repository::key::{KeyOrigin, Password};
@@ -166,6 +166,7 @@ impl Wire {
             root,
             repository,
             cluster: self.cluster()?,
+            withheld: std::env::vars_os().map(|(name, _)| name).filter(|name| is_secret(name)).collect(),
             templates: Vec::new(),
             start: None,
             replicas: None,

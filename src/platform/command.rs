@@ -1,6 +1,6 @@
 //! Runs a command of the user's with a deadline: no shell between, output kept for the message, nothing left behind at the deadline.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Seek, SeekFrom};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -12,11 +12,16 @@ use crate::platform::PlatformError;
 /// As much of a command's output as a message shows.
 const TAIL_BYTES: u64 = 2048;
 
-/// Runs `argv` with these variables added, in a process group of its own. `None` when the deadline passed: the group is killed then, and
+/// Runs `argv` with these variables added and those `withheld` taken away, in a process group of its own. `None` when the deadline passed: the group is killed then, and
 /// where this is dropped before the end.
 /// With it comes the end of what was written, ready to follow a message: empty, or `: …` on one line. Output goes to a file instead
 /// of a pipe, so that a server which the command leaves running holds nobody up.
-pub async fn run(argv: &[String], variables: &[(&str, String)], deadline: Duration) -> Result<(Option<ExitStatus>, String), PlatformError> {
+pub async fn run(
+    argv: &[String],
+    variables: &[(&str, String)],
+    withheld: &[OsString],
+    deadline: Duration,
+) -> Result<(Option<ExitStatus>, String), PlatformError> {
     let spawn = |source| PlatformError::Spawn { command: argv.join(" "), source };
     let Some((program, arguments)) = argv.split_first() else {
         return Err(spawn(std::io::Error::new(std::io::ErrorKind::InvalidInput, "the command is empty")));
@@ -25,7 +30,7 @@ pub async fn run(argv: &[String], variables: &[(&str, String)], deadline: Durati
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).envs(variables.iter().map(|(name, value)| (*name, value)));
     // A server that the command leaves running keeps its environment for as long as it lives.
-    for (name, _) in std::env::vars_os().filter(|(name, _)| is_secret(name)) {
+    for name in withheld {
         command.env_remove(name);
     }
     command.stdin(Stdio::null()).stdout(output.try_clone().map_err(spawn)?).stderr(output.try_clone().map_err(spawn)?);
@@ -48,7 +53,7 @@ pub async fn run(argv: &[String], variables: &[(&str, String)], deadline: Durati
 
 /// Whether a variable leads to the repository's password or to the store's keys: keepset's own, those of restic, and of the stores every
 /// one whose name speaks of a secret.
-fn is_secret(name: &OsStr) -> bool {
+pub fn is_secret(name: &OsStr) -> bool {
     const PASSWORDS: [&str; 2] = ["KEEPSET_PASSWORD", "RESTIC_PASSWORD"];
     const STORES: [&str; 5] = ["AWS_", "AZURE_", "GOOGLE_", "GCS_", "B2_"];
     const SECRETS: [&str; 6] = ["KEY", "SECRET", "TOKEN", "SAS", "PASSWORD", "CREDENTIAL"];

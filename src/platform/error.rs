@@ -213,6 +213,7 @@ impl PlatformError {
             | PlatformError::HoldsData { .. }
             | PlatformError::Exchanged { .. }
             | PlatformError::NotOurFile { .. }
+            | PlatformError::NotUtf8 { .. }
             | PlatformError::HoldsRepository { .. }
             | PlatformError::NotOurs { .. }
             | PlatformError::OnePod { .. }

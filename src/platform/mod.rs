@@ -17,7 +17,7 @@ mod news;
 mod resources;
 mod scratch;
 
-pub use command::one_line;
+pub use command::{is_secret, one_line};
 pub use error::PlatformError;
 pub use hold::SetHold;
 pub use in_pod::{Ended, InPod, PodPlace};

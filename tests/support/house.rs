@@ -380,6 +380,7 @@ impl InProcess {
     pub fn new(root: PathBuf, store: Store) -> Self {
         let options = FoldersOptions {
             repository: None,
+            withheld: Vec::new(),
             root,
             cluster: "here".into(),
             templates: Vec::new(),

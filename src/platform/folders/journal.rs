@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -107,6 +108,11 @@ pub(super) async fn take(root: &Root, set: &SetName) -> Result<Option<(File, Str
         let text = text(&mut file, LONGEST).map_err(|e| failed("read", e))?;
         // What the dead one was writing goes, so that the next line begins where a line begins.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let names = file.metadata().map_err(|e| failed("read", e))?.nlink();
+        if whole < text.len() && names > 1 {
+            // A journal has one name by the time that its second line is written: this is a file of somebody else.
+            return Err(failed("read", io::Error::new(io::ErrorKind::InvalidInput, "it has several names")));
+        }
         file.set_len(whole as u64).and_then(|()| file.seek(SeekFrom::End(0))).map_err(|e| failed("write", e))?;
         return Ok(Some((file, text)));
     }

@@ -13,6 +13,7 @@ pub use scratch::FolderScratch;
 pub use start::StartCommand;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -35,7 +36,14 @@ use crate::platform::PlatformError;
 use crate::platform::folders::root::{Folder, Root};
 
 /// Ways to the repository's password: no child process gets them.
-pub(super) const SECRET_VARIABLES: [&str; 3] = ["KEEPSET_PASSWORD", "KEEPSET_PASSWORD_FILE", "KEEPSET_PASSWORD_COMMAND"];
+pub(super) const SECRET_VARIABLES: [&str; 6] = [
+    "KEEPSET_PASSWORD",
+    "KEEPSET_PASSWORD_FILE",
+    "KEEPSET_PASSWORD_COMMAND",
+    "RESTIC_PASSWORD",
+    "RESTIC_PASSWORD_FILE",
+    "RESTIC_PASSWORD_COMMAND",
+];
 
 /// What the user said of the folders.
 #[derive(Clone, Debug)]
@@ -56,6 +64,8 @@ pub struct FoldersOptions {
     pub program: PathBuf,
     /// What makes it a mover: `["mover"]`.
     pub program_args: Vec<String>,
+    /// Variables of this process that the user's own commands do not get: the ways to the password and to the store's keys.
+    pub withheld: Vec<OsString>,
     /// How ordinals are started after a restore.
     pub start_command: Option<StartCommand>,
 }
@@ -141,6 +151,12 @@ fn utf8(path: &Path) -> Result<&Path, PlatformError> {
     }
 }
 
+/// Whether a claim may have the name: `<template>-<set>-<ordinal>`.
+fn is_of_a_set(name: &str) -> bool {
+    let ends_as_one = |(rest, ordinal): (&str, &str)| rest.contains('-') && ordinal.parse::<u32>().is_ok();
+    is_claim_name(name) && name.rsplit_once('-').is_some_and(ends_as_one)
+}
+
 /// As [`keep_apart`], for a folder that does not exist yet.
 fn keep_apart_from_new(path: &Path, repository: Option<&Path>) -> Result<(), PlatformError> {
     let there = path.ancestors().find_map(|above| Root::open(above).ok());
@@ -175,7 +191,7 @@ fn keep_apart(root: &Root, repository: Option<&Path>) -> Result<(), PlatformErro
     let Some(depth) = above.iter().position(|above| *above == own) else { return Ok(()) };
     match depth.checked_sub(1).and_then(|below| there.as_deref()?.ancestors().nth(below)) {
         // In the set's folder and in none of its claims it is only a foreign folder.
-        Some(entry) if entry.file_name().and_then(|name| name.to_str()).is_some_and(is_claim_name) => refused(entry),
+        Some(entry) if entry.file_name().and_then(|name| name.to_str()).is_some_and(is_of_a_set) => refused(entry),
         _ => Ok(()),
     }
 }
@@ -191,8 +207,10 @@ impl Platform for Folders {
         let as_it_is = |claim: &ClaimId| {
             let name = claim.name(&set.name);
             let path = root.path_of(&name).display().to_string();
-            let folder = target::folder_of(&root, &name)?.ok_or_else(|| PlatformError::Exchanged { path: path.clone() })?;
-            self.hold(&name, folder);
+            // One that is gone is its mover's to report, which is not started.
+            if let Some(folder) = target::folder_of(&root, &name)? {
+                self.hold(&name, folder);
+            }
             // Folders cannot be held still: movers read them as they are.
             Ok(CutClaim { source: path, name, volume: None, moment: None })
         };
@@ -257,7 +275,9 @@ impl Platform for Folders {
     async fn start_mover(&self, job: &MoverJob, secret: &[u8]) -> Result<Mover, PlatformError> {
         let mut job = job.clone();
         for (claim, folder) in job.task.folders() {
-            *folder = self.folder_id(claim)?;
+            // Without a folder to compare with, a mover would take whatever the path leads to by then.
+            let exchanged = || PlatformError::Exchanged { path: self.options.root.join(claim).display().to_string() };
+            *folder = Some(self.folder_id(claim)?.ok_or_else(exchanged)?);
         }
         child::start(&self.options.program, &self.options.program_args, &job, secret)
     }
@@ -268,7 +288,7 @@ impl Platform for Folders {
 
     async fn start(&self, set: &SetName, ordinal: Ordinal) -> Result<(), PlatformError> {
         match &self.options.start_command {
-            Some(command) => start::start(command, self.present_root()?.path(), set, ordinal).await,
+            Some(command) => start::start(command, self.present_root()?.path(), &self.options.withheld, set, ordinal).await,
             None => Err(PlatformError::NoStart { set: set.to_string() }),
         }
     }
@@ -290,6 +310,7 @@ mod tests {
         Folders::new(FoldersOptions {
             root: root.to_owned(),
             repository: repository.map(Path::to_owned),
+            withheld: Vec::new(),
             cluster: "here".into(),
             templates: Vec::new(),
             start: None,

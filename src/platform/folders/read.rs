@@ -140,6 +140,7 @@ mod tests {
         FoldersOptions {
             root: root.to_owned(),
             repository: None,
+            withheld: Vec::new(),
             cluster: "here".into(),
             templates: Vec::new(),
             start: None,

@@ -170,7 +170,7 @@ impl Root {
     /// A new file under a name that begins with `prefix` and that nobody can guess.
     pub(super) fn make_file(&self, prefix: &str) -> io::Result<(File, String)> {
         let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+        crate::random::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
         let name = format!("{prefix}{}~", HEXLOWER.encode(&random));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.folder, name.as_str(), flags, Mode::from_raw_mode(0o644))?;
@@ -188,6 +188,11 @@ impl Root {
             let _ = self.remove_file(&beside);
         }
         placed
+    }
+
+    /// Opens a folder in this one, to lock and to empty it.
+    pub(super) fn open_folder(&self, name: &str) -> io::Result<File> {
+        Ok(open_folder(self.folder.as_fd(), name.as_bytes())?.into())
     }
 
     /// Gives a file another name, in place of what had it.
@@ -297,6 +302,49 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// The folders right in an open folder, open, without those that cannot be opened.
+pub(super) fn folders_in(folder: BorrowedFd<'_>) -> io::Result<Vec<(OsString, File)>> {
+    let folders = entries(folder)?.into_iter().filter(|(_, kind)| *kind == FileType::Directory);
+    Ok(folders.filter_map(|(name, _)| Some((name.clone(), open_folder(folder, name.as_bytes()).ok()?.into()))).collect())
+}
+
+/// Removes everything in an open folder, whatever its name leads to by now. With `opens_up` folders that keep their owner from emptying
+/// them are opened first: they come back with the modes that they had.
+pub(super) fn empty(folder: BorrowedFd<'_>, opens_up: bool) -> io::Result<()> {
+    for (name, kind) in entries(folder)? {
+        match remove_in(folder, &name, kind) {
+            Err(error) if opens_up && error.kind() == io::ErrorKind::PermissionDenied => {
+                open_up(folder, &name)?;
+                remove_in(folder, &name, kind)?;
+            }
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+/// Gives the owner the right to empty a folder and all folders below it. Follows no link.
+fn open_up(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    let mut waiting = vec![PathBuf::from(name)];
+    while let Some(path) = waiting.pop() {
+        let mut parent = openat(at, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        for step in path.parent().into_iter().flat_map(Path::iter) {
+            parent = openat(&parent, step, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        }
+        let Some(name) = path.file_name() else { continue };
+        // By a descriptor that only names the folder, which needs no right to read it.
+        let named = openat(&parent, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let own = format!("/proc/self/fd/{}", named.as_raw_fd());
+        rustix::fs::chmodat(CWD, own, Mode::RWXU, AtFlags::empty())?;
+        for (inside, kind) in entries(named.as_fd())? {
+            if kind == FileType::Directory {
+                waiting.push(path.join(inside));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes an entry of an open folder and all below it.

@@ -1,9 +1,10 @@
 //! A folder for a drill: new, this drill's alone, and gone when it is over. What a killed drill left, the next one of the set removes.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 use crate::model::claim::ClaimPlace;
 use crate::model::set::{Ordinal, SetName};
 use crate::platform::command;
+use crate::platform::folders::root::{Root, empty, folders_in};
 use crate::platform::folders::{Folders, FoldersOptions, hold};
 use crate::platform::scratch::Words;
 use crate::platform::{Platform, PlatformError, Probe, ProbeEnd, Scratch};
@@ -29,7 +31,14 @@ pub struct FolderScratch {
     /// The root is set when the place is taken.
     options: FoldersOptions,
     /// The folder itself, locked as long as the drill lives.
-    held: Option<File>,
+    held: Option<Held>,
+}
+
+/// A drill's folder, its name, and the folder that it is in.
+struct Held {
+    beside: Root,
+    name: String,
+    folder: File,
 }
 
 impl FolderScratch {
@@ -43,22 +52,19 @@ impl FolderScratch {
     }
 
     /// Folders of drills of this set whose process is gone.
-    async fn sweep(&self) -> Result<(), PlatformError> {
+    async fn sweep(&self, beside: &Root) -> Result<(), PlatformError> {
         let failed = |error| PlatformError::io("read", &self.beside, error);
         let is_ours = |name: &str| {
             name.strip_prefix(&self.prefix()).is_some_and(|rest| rest.len() == DIGITS && rest.bytes().all(|c| c.is_ascii_hexdigit()))
         };
-        for entry in fs::read_dir(&self.beside).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let named = path.file_name().and_then(|name| name.to_str()).is_some_and(is_ours);
-            let own = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw());
-            if !named || !own {
-                continue;
-            }
-            let Ok(folder) = File::open(&path) else { continue };
-            if hold::lock(&folder, &path, Duration::ZERO).await? {
+        for (name, _) in beside.entries().map_err(failed)? {
+            let Some(name) = name.to_str().filter(|name| is_ours(name)) else { continue };
+            let Ok(folder) = beside.open_folder(name) else { continue };
+            let path = beside.path_of(name);
+            let own = folder.metadata().is_ok_and(|meta| meta.uid() == rustix::process::geteuid().as_raw());
+            if own && hold::lock(&folder, &path, Duration::ZERO).await? {
                 tracing::info!(path = %path.display(), "removing what a dead drill left behind");
-                remove(&path).await?;
+                remove(beside, name, &folder).await?;
             }
         }
         Ok(())
@@ -68,22 +74,24 @@ impl FolderScratch {
 #[async_trait]
 impl Scratch for FolderScratch {
     async fn open(&mut self) -> Result<(), PlatformError> {
-        self.beside = std::path::absolute(&self.beside).map_err(|e| PlatformError::io("read", &self.beside, e))?;
         fs::create_dir_all(&self.beside).map_err(|e| PlatformError::io("create", &self.beside, e))?;
-        self.sweep().await?;
+        let beside = Root::open(&self.beside).map_err(|e| PlatformError::io("read", &self.beside, e))?;
+        self.beside = beside.path().to_owned();
+        self.sweep(&beside).await?;
         loop {
             let mut random = [0; DIGITS / 2];
             let failed = |error| PlatformError::io("create", &self.beside, error);
             crate::random::fill(&mut random).map_err(|error| failed(io::Error::other(error.to_string())))?;
-            let root = self.beside.join(format!("{}{}", self.prefix(), data_encoding::HEXLOWER.encode(&random)));
+            let name = format!("{}{}", self.prefix(), data_encoding::HEXLOWER.encode(&random));
+            let root = beside.path_of(&name);
             let failed = |error| PlatformError::io("create", &root, error);
-            DirBuilder::new().mode(0o700).create(&root).map_err(failed)?;
-            let folder = File::open(&root).map_err(failed)?;
+            beside.make_folder(&name).map_err(failed)?;
+            let folder = beside.open_folder(&name).map_err(failed)?;
             // Another drill may have taken it for a dead one's before it was locked.
             let is_held = hold::lock(&folder, &root, LET_GO).await?;
-            let inode = folder.metadata().map_err(failed)?.ino();
-            if is_held && fs::symlink_metadata(&root).is_ok_and(|meta| meta.ino() == inode) {
-                (self.options.root, self.held) = (root, Some(folder));
+            if is_held && beside.is_still(&name, &folder).map_err(failed)? {
+                self.options.root = root;
+                self.held = Some(Held { beside, name, folder });
                 return Ok(());
             }
         }
@@ -108,52 +116,31 @@ impl Scratch for FolderScratch {
     async fn probe(&self, _run: &str, ordinal: Ordinal, claims: &[ClaimPlace], probe: &Probe) -> Result<ProbeEnd, PlatformError> {
         let paths: Vec<String> = claims.iter().map(|claim| self.root_of(&claim.name)).collect();
         let words = Words::new(&self.set, ordinal, claims, &paths);
-        let (ended, said) = command::run(&words.command(probe), &words.variables, probe.timeout).await?;
+        let (ended, said) = command::run(&words.command(probe), &words.variables, &self.options.withheld, probe.timeout).await?;
         let how = ended.map_or_else(|| format!("not done within {} s", probe.timeout.as_secs()), |status| status.to_string());
         let said = said.strip_prefix(": ").unwrap_or_default().to_owned();
         Ok(ProbeEnd { exit_code: ended.and_then(|status| status.code()), how, said })
     }
 
     async fn clear(&mut self) -> Result<(), PlatformError> {
-        if self.held.is_some() {
-            remove(&self.options.root).await?;
+        if let Some(held) = &self.held {
+            remove(&held.beside, &held.name, &held.folder).await?;
             self.held = None;
         }
         Ok(())
     }
 }
 
-/// Removes the folder and all in it, once no mover is at work there any more.
-async fn remove(root: &Path) -> Result<(), PlatformError> {
-    let failed = |error| PlatformError::io("remove", root, error);
-    for entry in fs::read_dir(root).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir())
-            && let Ok(claim) = File::open(&path)
-            && !hold::lock(&claim, &path, LET_GO).await?
-        {
+/// Removes the folder and all in it, once no mover is at work there any more. Whatever has its name by then, only this folder is emptied.
+async fn remove(beside: &Root, name: &str, folder: &File) -> Result<(), PlatformError> {
+    let path = beside.path_of(name);
+    let failed = |error| PlatformError::io("remove", &path, error);
+    for (claim, open) in folders_in(folder.as_fd()).map_err(failed)? {
+        let path = path.join(claim);
+        if !hold::lock(&open, &path, LET_GO).await? {
             return Err(PlatformError::ClaimHeld { path: path.display().to_string() });
         }
     }
-    match fs::remove_dir_all(root) {
-        // Folders come back with the modes that they had, which may keep even their owner from emptying them.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            make_removable(root).and_then(|()| fs::remove_dir_all(root)).map_err(failed)
-        }
-        done => done.map_err(failed),
-    }
-}
-
-fn make_removable(root: &Path) -> io::Result<()> {
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            }
-        }
-    }
-    Ok(())
+    empty(folder.as_fd(), true).map_err(failed)?;
+    if beside.is_still(name, folder).map_err(failed)? { beside.remove_folder(name).map_err(failed) } else { Ok(()) }
 }

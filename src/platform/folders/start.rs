@@ -1,5 +1,6 @@
 //! Starts one ordinal by the user's own command and waits until it says that it is ready.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +24,13 @@ pub struct StartCommand {
     pub interval: Duration,
 }
 
-pub(super) async fn start(start: &StartCommand, root: &Path, set: &SetName, ordinal: Ordinal) -> Result<(), PlatformError> {
+pub(super) async fn start(
+    start: &StartCommand,
+    root: &Path,
+    withheld: &[OsString],
+    set: &SetName,
+    ordinal: Ordinal,
+) -> Result<(), PlatformError> {
     let until = Instant::now() + start.deadline;
     let left = || until.saturating_duration_since(Instant::now());
     let variables = [
@@ -35,7 +42,7 @@ pub(super) async fn start(start: &StartCommand, root: &Path, set: &SetName, ordi
     let late = |what, said| PlatformError::Deadline { ordinal: ordinal.0, what, seconds: start.deadline.as_secs(), said };
 
     let argv = filled_in(&start.command, &variables);
-    match command::run(&argv, &variables, left()).await? {
+    match command::run(&argv, &variables, withheld, left()).await? {
         (None, said) => return Err(late("started", said)),
         (Some(ended), said) if !ended.success() => {
             return Err(PlatformError::StartFailed { ordinal: ordinal.0, command: argv.join(" "), status: ended.to_string(), said });
@@ -46,7 +53,7 @@ pub(super) async fn start(start: &StartCommand, root: &Path, set: &SetName, ordi
     let argv = filled_in(ready, &variables);
     let mut last = String::new();
     while !left().is_zero() {
-        match command::run(&argv, &variables, left()).await? {
+        match command::run(&argv, &variables, withheld, left()).await? {
             (Some(ended), _) if ended.success() => return Ok(()),
             (Some(_), said) => last = said,
             (None, said) => return Err(late("ready", said)),
@@ -78,7 +85,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     async fn run(start_command: &StartCommand, dir: &Path) -> Result<(), PlatformError> {
-        start(start_command, dir, &"shop/web".parse().unwrap(), Ordinal(7)).await
+        start(start_command, dir, &[], &"shop/web".parse().unwrap(), Ordinal(7)).await
     }
 
     #[tokio::test]

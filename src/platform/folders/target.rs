@@ -23,19 +23,25 @@ const MARK: &str = ".keepset-incomplete-";
 const LET_GO: Duration = Duration::from_secs(10);
 /// A mark holds the id of a run.
 const LONGEST_MARK: u64 = 4096;
+const LONGEST_RUN: usize = 80;
 
 /// A mark or a journal: neither a claim nor foreign.
 pub(super) fn is_ours(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with(MARK) || journal::is_journal(name))
 }
 
-/// The run that is filling the claim, if any. A mark that cannot be read is a mark; what a link under its name leads to is not read.
+/// The run that is filling the claim, if any. A mark that cannot be read is a mark; what a link under its name leads to is not read, and
+/// what names no run (a file that somebody gave the mark's name as a second one) is not quoted.
 pub(super) fn mark_of(root: &Root, claim: &str) -> Option<String> {
     match root.read_file(&mark_name(claim), LONGEST_MARK) {
-        Ok(Some(run)) => Some(run.trim().chars().filter(|c| !c.is_control()).take(80).collect()),
+        Ok(Some(run)) if is_run(run.trim()) => Some(run.trim().to_owned()),
         Ok(None) => None,
-        Err(_) => Some("unknown".into()),
+        Ok(Some(_)) | Err(_) => Some("unknown".into()),
     }
+}
+
+fn is_run(text: &str) -> bool {
+    text.len() <= LONGEST_RUN && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 fn mark_name(claim: &str) -> String {
