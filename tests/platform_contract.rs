@@ -43,7 +43,18 @@ fn fast_folder() -> TempDir {
 }
 
 fn folders(root: &Path) -> Folders {
-    Folders::new(FoldersOptions { root: root.to_owned(), repository: None, withheld: Vec::new(), cluster: "here".into(), templates: Vec::new(), start: None, replicas: None, program: "/bin/true".into(), program_args: Vec::new(), start_command: None })
+    Folders::new(FoldersOptions {
+        root: root.to_owned(),
+        repository: None,
+        withheld: Vec::new(),
+        cluster: "here".into(),
+        templates: Vec::new(),
+        start: None,
+        replicas: None,
+        program: "/bin/true".into(),
+        program_args: Vec::new(),
+        start_command: None,
+    })
 }
 
 fn claim() -> ClaimPlace {
