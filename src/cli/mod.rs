@@ -51,6 +51,7 @@ use std::path::Path;
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::cli::args::{Args, Verb};
+use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::stop::unless_stopped;
 use crate::cli::wire::Wire;
@@ -62,9 +63,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match parse(arguments.into_iter().collect()) {
         Ok(args) => args,
         Err(error) => {
+            if error.use_stderr() {
+                // There is nowhere left to report that standard error is gone.
+                let _ = error.print();
+                return ExitCode::Usage;
+            }
             // Help and version come as errors too, and go to standard output.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
+            let output = Output::new(false, false, colours());
+            let printed = error.print().map_err(|source| CliError::Output { what: "standard output", source });
+            return match printed.and_then(|()| output.flush()) {
+                Ok(()) => ExitCode::Done,
+                Err(error) => output.failure(&error.into()),
+            };
         }
     };
     let output = Output::new(args.global.json, args.global.quiet, colours()).marked(std::env::var_os(ATTACHED).is_some());
@@ -72,7 +82,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output.failure(&anyhow::Error::new(error).context("cannot start worker threads")),
     };
-    let code = match runtime.block_on(run(args, output)) {
+    // Standard output holds back what follows the last line's end: only a flush shows whether all of the answer was written.
+    let code = match runtime.block_on(run(args, output)).and_then(|code| output.flush().map(|()| code).map_err(Into::into)) {
         Ok(code) => code,
         Err(error) => output.failure(&error),
     };

@@ -108,6 +108,11 @@ impl Output {
         io::stdout().lock().write_all(bytes).map_err(|source| CliError::Output { what: "standard output", source })
     }
 
+    /// Passes on what is still held back after the last line's end. An answer is complete only after this succeeds.
+    pub fn flush(&self) -> Result<(), CliError> {
+        io::stdout().lock().flush().map_err(|source| CliError::Output { what: "standard output", source })
+    }
+
     /// A remark beside the data: left out with `--quiet` and `--json`.
     pub fn note(&self, text: &str) {
         if !self.is_silent() {
