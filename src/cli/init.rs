@@ -11,7 +11,7 @@ use crate::cli::wire::Wire;
 use crate::repository::Repository;
 use crate::repository::config;
 use crate::repository::error::RepositoryError;
-use crate::store::Probe;
+use crate::store::{Location, Probe};
 
 /// Make a repository
 ///
@@ -78,7 +78,15 @@ pub async fn run(args: &Init, wire: &Wire) -> anyhow::Result<ExitCode> {
         output.json(&Made { repository: &location, id: &made.config().id, password_file, store })?;
         return Ok(ExitCode::Done);
     }
-    output.line(&format!("{} repository {} at {location}", output.tone(Tone::Good, "made"), &made.config().id[..8]))?;
+    let place = match location.parse::<Location>()? {
+        // An address that was meant for a bucket must not pass for one.
+        Location::Folder(folder) => {
+            let folder = std::fs::canonicalize(&folder).unwrap_or(folder);
+            format!("in folder {} on this machine", folder.display())
+        }
+        address => format!("at {address}"),
+    };
+    output.line(&format!("{} repository {} {place}", output.tone(Tone::Good, "made"), &made.config().id[..8]))?;
     if let Some(file) = &args.generate_password {
         output.line(&format!("its password is in {}: without it nobody can read a backup, so keep a copy elsewhere", file.display()))?;
     }

@@ -39,6 +39,12 @@ pub enum LocationError {
     Credentials(String),
     #[error("repository address {0}: {1}")]
     BadUrl(String, String),
+    #[error("repository address {0} begins with a quotation mark")]
+    Quoted(String),
+    #[error("repository address {0} begins with `~`, which only a shell replaces")]
+    Home(String),
+    #[error("repository address {0} is no address that is known, and could be a host or a folder")]
+    Unclear(String),
 }
 
 impl LocationError {
@@ -58,6 +64,11 @@ impl LocationError {
                 Some("give keys by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: addresses end up in logs and process lists".to_owned())
             }
             LocationError::BadUrl(..) => None,
+            LocationError::Quoted(_) => Some("write it without quotation marks: files of variables keep them as they are".to_owned()),
+            LocationError::Home(_) => Some("write the whole path of the folder".to_owned()),
+            LocationError::Unclear(text) => Some(format!(
+                "write s3://bucket/prefix, with the host in AWS_ENDPOINT_URL, or s3:https://host/bucket/prefix; a folder is ./{text}"
+            )),
         }
     }
 }
@@ -69,11 +80,19 @@ impl FromStr for Location {
     type Err = LocationError;
 
     fn from_str(text: &str) -> Result<Self, LocationError> {
-        if text.trim().is_empty() {
+        // What surrounds an address comes from files of variables and Secrets.
+        let text = text.trim();
+        if text.is_empty() {
             return Err(LocationError::Empty);
         }
+        if text.starts_with(['"', '\'', '`']) {
+            return Err(LocationError::Quoted(without_user(text)));
+        }
+        if text.starts_with('~') {
+            return Err(LocationError::Home(without_user(text)));
+        }
         let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
-            return Ok(Location::Folder(text.into()));
+            return folder(text);
         };
         let scheme = scheme.to_ascii_lowercase();
         let url_rest = rest.strip_prefix("//");
@@ -102,9 +121,23 @@ impl FromStr for Location {
                 // The address may hold a password (`rest:https://user:pass@host`): only what is safe is shown.
                 Err(LocationError::UnknownScheme(without_user(text), scheme))
             }
-            _ => Ok(Location::Folder(text.into())),
+            _ => folder(text),
         }
     }
+}
+
+/// What is written without a scheme is a folder, unless it reads like an address with a slip: then a backup that was meant for a bucket would
+/// stay on this machine.
+fn folder(text: &str) -> Result<Location, LocationError> {
+    let is_marked = text.starts_with('/') || text.starts_with("./") || text.starts_with("../");
+    let Some((first, rest)) = text.split_once('/').filter(|_| !is_marked) else { return Ok(Location::Folder(text.into())) };
+    let has_port = first.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit()));
+    let is_host = first.trim_matches('.').contains('.') || first.contains('@') || has_port;
+    let is_scheme = rest.starts_with('/') && is_scheme(first.trim_end_matches(':').trim_end());
+    if is_host || is_scheme || text.contains("://") {
+        return Err(LocationError::Unclear(without_user(text)));
+    }
+    Ok(Location::Folder(text.into()))
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -126,7 +159,10 @@ fn bucket_and_prefix(text: &str, rest: &str, what: &'static str) -> Result<(Stri
     if bucket.is_empty() {
         return Err(LocationError::NoBucket(text.to_owned(), what));
     }
-    Ok((bucket.to_owned(), prefix.trim_matches('/').to_owned()))
+    if bucket.contains(char::is_whitespace) {
+        return Err(LocationError::BadUrl(without_user(text), format!("the {what}'s name holds white space")));
+    }
+    Ok((bucket.to_owned(), prefix.trim_matches(|c: char| c == '/' || c.is_whitespace()).to_owned()))
 }
 
 /// `s3:host/bucket/prefix` and `s3:http://host:9000/bucket/prefix`, where the host is the endpoint.
@@ -222,8 +258,34 @@ mod tests {
 
     #[test]
     fn a_folder_whose_name_has_a_colon_is_a_folder() {
-        for text in ["backup:2024", "C:stuff", "/a:b//c", "a b://c", "2024-01-01T10:00"] {
+        for text in ["backup:2024", "C:stuff", "/a:b//c", "./a b://c", "./s3.host/b", "backups/a.b/c", "my.folder", "2024-01-01T10:00"] {
             assert_eq!(text.parse(), Ok(Location::Folder(text.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_a_slip_is_no_folder() {
+        for text in [" s3://b/k", "s3://b/k\n", "\ts3://b/k/ "] {
+            assert_eq!(shown(text), "s3://b/k", "{text:?}");
+        }
+        assert_eq!(" /srv/backup\n".parse(), Ok(Location::Folder("/srv/backup".into())));
+        for text in [
+            "\"s3://b/k\"",
+            "'s3://b/k'",
+            "\"/srv/backup\"",
+            "~/backups",
+            "~",
+            "s3.us-west-002.backblazeb2.com/b/k",
+            "localhost:9000/b/k",
+            "s3//b/k",
+            "http//x/y",
+            "s3 ://b/k",
+            "s3_x://b/k",
+            "anna:geheim@host/b",
+        ] {
+            let error = text.parse::<Location>().unwrap_err();
+            assert!(error.hint().is_some(), "{text}");
+            assert!(!format!("{error} {:?}", error.hint()).contains("geheim"), "{text}: {error}");
         }
     }
 
