@@ -218,7 +218,7 @@ fn repository(bytes: &[u8]) {
             }
         }
         if let Some(point) = points.points.last() {
-            let _ = points.choose(&point.point.set, None, &keepset::repository::select::Selector::Latest, false);
+            let _ = points.choose(&point.point.set, None, &keepset::repository::select::Selector::Latest, false, point.point.time.to_utc());
         }
     });
 }

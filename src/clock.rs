@@ -4,7 +4,27 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use chrono::{DateTime, FixedOffset, Local, TimeZone, Utc};
+use chrono::{DateTime, FixedOffset, Local, TimeDelta, TimeZone, Utc};
+
+/// A recorded time that is further ahead of the clock than this was written by a clock that was wrong. Zones and clocks that are read as the
+/// wrong zone differ by less.
+pub const SANE: TimeDelta = TimeDelta::days(1);
+
+/// Whether a recorded time is so far ahead of `now` that it says nothing of the order of things.
+pub fn is_ahead(time: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    time.signed_duration_since(now) > SANE
+}
+
+/// The moment as people read it, in the zone of this machine, which it names: `2026-11-24 08:15:03 +01:00`. All text shows times so, whatever
+/// zone they were recorded in, and a point can be named by what it shows.
+pub fn shown(time: DateTime<FixedOffset>) -> String {
+    time.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S %:z").to_string()
+}
+
+/// The same of a moment as it is recorded; what is no RFC 3339 is shown as it is.
+pub fn shown_text(time: &str) -> String {
+    DateTime::parse_from_rfc3339(time).map_or_else(|_| time.to_owned(), shown)
+}
 
 /// Time of day, or one that a test makes.
 #[derive(Clone, Debug, Default)]

@@ -7,13 +7,15 @@ mod support;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use support::compare::assert_same;
-use support::keepset::{Keepset, Tmpfs};
+use support::keepset::{Keepset, Ran, Tmpfs};
 use support::tree::Dice;
 
 #[test]
@@ -51,7 +53,7 @@ fn no_password_and_no_repository_are_errors_of_usage() {
     keepset.run(["list"]).refused(2, "no password is given");
     let mut command = keepset.command();
     command.env_remove("KEEPSET_REPOSITORY").arg("list");
-    support::keepset::Ran::of(command.output().unwrap()).refused(2, "no repository is given");
+    Ran::of(command.output().unwrap()).refused(2, "no repository is given");
 }
 
 #[test]
@@ -218,7 +220,7 @@ fn a_read_only_target_and_a_read_only_repository_are_named_as_such() {
     let root = keepset.set(1);
     keepset.backup(&root);
     let disk = Tmpfs::mount(keepset.path("disk"), "16m");
-    let copy = std::process::Command::new("cp").arg("-r").arg(keepset.path("repository")).arg(&disk.0).status().unwrap();
+    let copy = Command::new("cp").arg("-r").arg(keepset.path("repository")).arg(&disk.0).status().unwrap();
     assert!(copy.success());
     disk.read_only();
     let target = disk.0.join("back");
@@ -419,4 +421,87 @@ fn a_user_without_rights_saves_and_restores_extended_attributes() {
     assert_same(&root.join("data-web-0"), &keepset.path("back/data-web-0"));
     keepset.ok(["restore", "shop/web", "--into", "back", "--replace"]);
     keepset.ok(["drill", "shop/web", "--scratch", "drills"]);
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_in_full_is_a_failure() {
+    let keepset = Keepset::new();
+    let root = keepset.set(1);
+    fs::write(root.join("data-web-0/tail"), "the end has no newline").unwrap();
+    keepset.backup(&root);
+    for line in [
+        "dump latest data-web-0/tail",
+        "dump latest data-web-0/conf/app.yaml",
+        "list",
+        "list --json",
+        "show latest",
+        "ls latest",
+        "status --json",
+        "man",
+        "completions bash",
+        "--help",
+        "dump --help",
+        "--version",
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let ran = Ran::of(keepset.command().args(line.split(' ')).stdout(full).output().unwrap());
+        assert!(ran.code == 1 && ran.err.contains("standard output"), "{line}: {ran:?}");
+        let (reader, gone) = std::io::pipe().unwrap();
+        drop(reader);
+        let ran = Ran::of(keepset.command().args(line.split(' ')).stdout(gone).output().unwrap());
+        assert!(ran.code == 0 && ran.err.is_empty(), "{line}: {ran:?}");
+    }
+}
+
+#[test]
+fn waiting_for_a_lock_ends_at_the_first_signal() {
+    let keepset = Keepset::new();
+    let root = keepset.set(1);
+    keepset.backup(&root);
+    // A lock that cannot be read stands in everybody's way.
+    fs::write(keepset.path("repository/locks").join("0".repeat(64)), "").unwrap();
+    let waiting = |line: &str| {
+        let mut child = keepset.command().args(line.split(' ')).args(["--wait-lock", "10m"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        while !said.contains("waiting for") {
+            assert!(lines.read_line(&mut said).unwrap() > 0, "{line} ended: {said}");
+        }
+        (child, lines)
+    };
+    for line in [
+        format!("backup shop/web --from {}", root.display()),
+        "restore shop/web --into back".to_owned(),
+        "drill shop/web --scratch scratch".to_owned(),
+        "forget --keep-last 1".to_owned(),
+        "check".to_owned(),
+        "prune".to_owned(),
+    ] {
+        let (mut child, _lines) = waiting(&line);
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{line}");
+    }
+    assert!(!keepset.path("back/data-web-0").exists());
+}
+
+#[test]
+fn an_address_with_a_slip_makes_no_repository() {
+    for (slip, words) in [
+        ("\"s3://bucket/k\"", "quotation mark"),
+        ("~/backups", "`~`"),
+        ("s3.us-west-002.backblazeb2.com/bucket/k", "could be a host"),
+        ("s3//bucket/k", "could be a host"),
+        ("s3 ://bucket/k", "could be a host"),
+    ] {
+        let keepset = Keepset::bare().at(slip).with("KEEPSET_PASSWORD", "x");
+        keepset.run(["init"]).refused(2, words);
+        let by_flag = keepset.run(["init", "--repo", slip]);
+        by_flag.refused(2, words);
+        let names: Vec<_> = fs::read_dir(keepset.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["settings.yaml"], "{slip}");
+    }
+    let keepset = Keepset::bare().at(" ./my.folder\n").with("KEEPSET_PASSWORD", "x");
+    let made = keepset.ok(["init"]);
+    assert!(made.contains(&format!("folder {} on this machine", keepset.path("my.folder").display())), "{made}");
+    assert!(keepset.path("my.folder/config").exists());
 }

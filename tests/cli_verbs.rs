@@ -2,10 +2,15 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 use std::process::Stdio;
 
+use keepset::clock::Clock;
+use keepset::repository::key::Password;
+use keepset::repository::{Repository, snapshot};
+use keepset::store::{Location, Store};
 use support::compare::assert_same;
 use support::keepset::{Keepset, Ran};
 
@@ -239,4 +244,90 @@ fn the_demo_brings_everything_back() {
     assert!(answer["compared"].as_u64().unwrap() > 100);
     keepset.run(["demo", "--dir", "demo"]).refused(13, "is not empty");
     assert!(keepset.ok(["demo"]).lines().count() <= 40);
+}
+
+#[test]
+fn the_time_in_a_row_of_the_list_names_that_point_in_any_zone() {
+    let keepset = Keepset::new();
+    let root = keepset.set(1);
+    let mut points = Vec::new();
+    for text in ["first", "second", "third"] {
+        fs::write(root.join("data-web-0/conf/app.yaml"), text).unwrap();
+        points.push(keepset.backup(&root));
+        redate(&keepset, &mut points);
+    }
+    let keepset = keepset.with("TZ", "EST5EDT,M3.2.0,M11.1.0");
+    let listed = keepset.ok(["list"]);
+    for (point, text) in points.iter().zip(["first", "second", "third"]) {
+        let row = listed.lines().find(|line| line.starts_with(&point[..8])).unwrap();
+        let time = row.split("  ").nth(1).unwrap();
+        assert!(time.ends_with(" -05:00") || time.ends_with(" -04:00"), "{row}");
+        let back = format!("back-{text}");
+        keepset.ok(["restore", "shop/web", "--into", &back, "--point", time]);
+        assert_eq!(fs::read_to_string(keepset.path(&back).join("data-web-0/conf/app.yaml")).unwrap(), text);
+    }
+    let shown = keepset.ok(["show", &points[0][..8]]);
+    assert!(shown.contains(listed.lines().nth(1).unwrap().split("  ").nth(1).unwrap()), "{shown}");
+    assert!(keepset.json(["list"])["points"].as_array().unwrap().iter().all(|point| point["time"].as_str().unwrap().ends_with('Z')));
+}
+
+/// Dates the newest of the points hours apart from the others, as machines of different zones record it, with fractions of a second.
+fn redate(keepset: &Keepset, points: &mut [String]) {
+    let newest = points.len() - 1;
+    let id = points[newest].clone();
+    let number = i32::try_from(newest).unwrap();
+    let zone = chrono::FixedOffset::east_opt(3600 * 5 * number).unwrap();
+    let time = (Clock::system().now() - chrono::TimeDelta::hours(12 - 4 * i64::from(number))).with_timezone(&zone).to_rfc3339();
+    points[newest] = dated(keepset, &id, &time);
+    fs::remove_file(keepset.path("repository/snapshots").join(id)).unwrap();
+}
+
+/// Another point of the same content, dated by a clock that was 400 days ahead; its id.
+fn point_of_the_future(keepset: &Keepset) -> String {
+    let point = keepset.json(["list"])["points"][0]["id"].as_str().unwrap().to_owned();
+    dated(keepset, &point, &(Clock::system().now() + chrono::TimeDelta::days(400)).to_rfc3339())
+}
+
+/// A copy of the point with another time; its id.
+fn dated(keepset: &Keepset, point: &str, time: &str) -> String {
+    let place = Location::Folder(keepset.path("repository"));
+    let password = fs::read_to_string(keepset.path("password")).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = Store::open(&place, &HashMap::new()).unwrap();
+        let repository = Repository::open(store, &Password::chosen(password.trim().as_bytes().to_vec())).await.unwrap();
+        let mut snapshot = snapshot::load(&repository, &point.parse().unwrap()).await.unwrap();
+        time.clone_into(&mut snapshot.time);
+        snapshot::save(&repository, &snapshot).await.unwrap().hex()
+    })
+}
+
+#[test]
+fn a_point_of_the_future_is_not_the_latest_and_every_verb_says_so() {
+    let keepset = Keepset::new();
+    let root = keepset.set(1);
+    let first = keepset.backup(&root);
+    let future = point_of_the_future(&keepset);
+    fs::write(root.join("data-web-0/conf/app.yaml"), "the right one\n").unwrap();
+    let second = keepset.backup(&root);
+
+    let passed = format!("point {} of shop/web is passed over", &future[..8]);
+    for line in ["dump latest data-web-0/conf/app.yaml", "ls latest", "show shop/web", "restore shop/web --into back"] {
+        let ran = keepset.run(line.split(' ')).expect(0);
+        assert!(ran.err.contains(&passed) && ran.err.contains("keepset forget"), "{line}: {}", ran.err);
+    }
+    assert_same(&root.join("data-web-0"), &keepset.path("back/data-web-0"));
+    assert_eq!(keepset.ok(["dump", "latest", "data-web-0/conf/app.yaml"]), "the right one\n");
+    let plan = keepset.json(["restore", "shop/web", "--into", "other", "--dry-run"]);
+    assert!(plan["plan"]["notes"].to_string().contains(&passed), "{plan}");
+    let status = keepset.json(["status"]);
+    let set = &status["sets"][0];
+    assert_eq!((set["newest"]["id"].as_str(), set["ahead"][0].as_str()), (Some(second.as_str()), Some(future.as_str())));
+    assert_eq!(set["attention"][0], "ahead");
+    assert_eq!(keepset.ok(["dump", &future[..8], "data-web-0/conf/app.yaml"]), "ordinal: 0\n");
+
+    for id in [first, second] {
+        fs::remove_file(keepset.path("repository/snapshots").join(id)).unwrap();
+    }
+    keepset.run(["restore", "shop/web", "--into", "third"]).refused(13, &future[..8]);
 }

@@ -68,7 +68,7 @@ impl Backup {
         let lock_options = LockOptions { identity: self.identity.clone(), wait: options.wait_lock, clock: self.clock.clone() };
         // Planned while the lock is taken, to save its round trips. Whatever went in between is found missing before the seal.
         let (lock, prepared, traces) = tokio::join!(
-            Lock::acquire(&self.repository, Mode::Shared, &lock_options, self.monitor.as_ref()),
+            self.or_interrupted(async { Ok(Lock::acquire(&self.repository, Mode::Shared, &lock_options, self.monitor.as_ref()).await?) }),
             self.prepare(set, options),
             self.traces()
         );
@@ -190,7 +190,7 @@ impl Backup {
         }
         let index = Arc::new(index);
         let reader = Reader::new(&self.repository, Arc::clone(&index));
-        let previous: Previous = points::previous(&reader, snapshots, set, &state.set.cluster).await?;
+        let previous: Previous = points::previous(&reader, snapshots, (set, &state.set.cluster), self.clock.now()).await?;
         drop(reader);
         // On one machine the movers share its memory with us.
         Ok((plan::plan(state, &previous, options)?.at(self.clock.now().timestamp()), Index::remembered(index)))

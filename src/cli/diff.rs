@@ -85,7 +85,7 @@ struct Summary {
 pub async fn run(args: &Diff, wire: &Wire) -> anyhow::Result<ExitCode> {
     let reader = wire.reader().await?;
     let points = list_points(&reader, None).await?;
-    let (from, to) = (view::pick(&points, &args.from)?, view::pick(&points, &args.to)?);
+    let (from, to) = (view::pick(&points, &args.from, wire)?, view::pick(&points, &args.to, wire)?);
     let mut differ = Differ { reader: &reader, output: wire.output, summary: Summary::default() };
     let names: BTreeSet<_> = claims(from).chain(claims(to)).map(|(id, name, _)| (id, name)).collect();
     for (_, name) in names {

@@ -240,7 +240,12 @@ fn text(report: &DrillReport, probe: Option<&Probe>, output: Output) -> Result<(
         output.tone(Tone::Bad, "did not come back as it is")
     };
     let took = words::duration(Duration::from_secs_f64(report.seconds));
-    output.line(&format!("point {} of {}, {}: {verdict}; {took}", report.point.short(), report.set, report.time))?;
+    output.line(&format!(
+        "point {} of {}, {}: {verdict}; {took}",
+        report.point.short(),
+        report.set,
+        crate::clock::shown_text(&report.time)
+    ))?;
     for claim in &report.claims {
         let content = format!("{} in {}", words::bytes(claim.bytes), words::count(claim.files, "file", "files"));
         let state = match (claim.differences.len() as u64, claim.problems.len() as u64) {

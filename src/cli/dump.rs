@@ -33,7 +33,7 @@ pub struct Dump {
 pub async fn run(args: &Dump, wire: &Wire) -> anyhow::Result<ExitCode> {
     let reader = wire.reader().await?;
     let points = list_points(&reader, None).await?;
-    let point = view::pick(&points, &args.point)?;
+    let point = view::pick(&points, &args.point, wire)?;
     let (claim, rest) = view::claim_of(point, &args.path)?;
     let name = claim.record.name.as_str();
     let not_there = || CliError::failed(format!("claim {name} is not in point {}", point.point.id.short()), "`keepset show` tells why");

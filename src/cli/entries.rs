@@ -4,6 +4,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use crate::cli::error::CliError;
+use crate::clock::shown;
 use crate::model::entry::{Attrs, Entry, Kind, Time};
 use crate::model::id::Id;
 use crate::model::path_text::{path_parts, path_text};
@@ -67,7 +68,7 @@ fn moment(time: Time) -> Option<DateTime<Utc>> {
 /// As `ls -l` writes it: kind and mode, owner, size, time, name.
 pub fn long_line(name: &str, entry: &Entry) -> String {
     let attrs = &entry.attrs;
-    let time = moment(attrs.mtime).map_or_else(|| attrs.mtime.secs.to_string(), |time| time.format("%Y-%m-%d %H:%M:%S").to_string());
+    let time = moment(attrs.mtime).map_or_else(|| attrs.mtime.secs.to_string(), |time| shown(time.fixed_offset()));
     let target = match &entry.kind {
         Kind::Symlink { target } => format!(" -> {}", path_text(target)),
         _ => String::new(),

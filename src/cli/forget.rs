@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitCode;
 use crate::cli::output::{Output, Tone};
+use crate::cli::progress::Shown;
 use crate::cli::prune;
 use crate::cli::stop::{Stop, unless_stopped};
 use crate::cli::table::Table;
@@ -20,7 +21,6 @@ use crate::model::id::Id;
 use crate::model::manifest::PointKind;
 use crate::model::point::Point;
 use crate::model::set::{BadSetName, SetName};
-use crate::monitor::Silent;
 use crate::repository::forget::remove_snapshots;
 use crate::repository::index::Index;
 use crate::repository::lock::{Lock, Mode};
@@ -169,7 +169,10 @@ pub async fn run(args: &Forget, wire: &Wire, stop: Stop) -> anyhow::Result<ExitC
         return tell(&answer, wire.output);
     }
     let options = wire.lock_options(wire.wait_lock(args.wait_lock));
-    let lock = unless_stopped(stop.clone(), async { Ok(Lock::acquire(&repository, Mode::Exclusive, &options, &Silent).await?) }).await?;
+    let shown = Shown::new(wire.output);
+    let lock = unless_stopped(stop.clone(), async { Ok(Lock::acquire(&repository, Mode::Exclusive, &options, &shown).await?) }).await;
+    shown.clear();
+    let lock = lock?;
     let work = async {
         let (answer, ids) = decide(args, wire, &repository).await?;
         remove_snapshots(&repository, &lock, &ids).await?;
@@ -322,7 +325,13 @@ fn tell(answer: &Answer, output: Output) -> anyhow::Result<ExitCode> {
         rows.sort_by(|(a, _), (b, _)| b.point.time.cmp(&a.point.time));
         for (judged, verb) in rows {
             let view = &judged.point;
-            table.row([verb.to_owned(), view.id.short(), view.time.replace('T', " "), view.state().to_owned(), judged.reasons.join(", ")]);
+            table.row([
+                verb.to_owned(),
+                view.id.short(),
+                crate::clock::shown_text(&view.time),
+                view.state().to_owned(),
+                judged.reasons.join(", "),
+            ]);
         }
         output.table(&table)?;
         let (kept, gone) = (set.keep.len() as u64, set.forget.len() as u64);

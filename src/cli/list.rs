@@ -8,6 +8,7 @@ use crate::cli::table::Table;
 use crate::cli::view::{self, ForeignView, PointView, consistency};
 use crate::cli::wire::Wire;
 use crate::cli::words;
+use crate::clock::{shown, shown_text};
 use crate::model::set::SetName;
 use crate::repository::Unreadable;
 use crate::repository::points::{Points, list_points};
@@ -59,7 +60,7 @@ fn text(listed: &Listed, points: &Points, output: Output) -> anyhow::Result<()> 
         for (view, stored) in listed.points.iter().zip(&points.points) {
             table.row([
                 view.id.short(),
-                words::time(stored.point.time),
+                shown(stored.point.time),
                 view.set.to_string(),
                 view.cluster.clone(),
                 view.state().to_owned(),
@@ -75,8 +76,13 @@ fn text(listed: &Listed, points: &Points, output: Output) -> anyhow::Result<()> 
         output.note(&format!("{} that are no points:", words::count(listed.foreign.len() as u64, "snapshot", "snapshots")));
         let mut table = Table::new(&["id", "time", "host", "paths", "note"]);
         for view in &listed.foreign {
-            let time = view.time.get(..19).unwrap_or(&view.time).replace('T', " ");
-            table.row([view.id.short(), time, view.hostname.clone(), view.paths.join(" "), view.reason.clone().unwrap_or_default()]);
+            table.row([
+                view.id.short(),
+                shown_text(&view.time),
+                view.hostname.clone(),
+                view.paths.join(" "),
+                view.reason.clone().unwrap_or_default(),
+            ]);
         }
         output.table(&table)?;
     }

@@ -15,7 +15,7 @@ const MOST_DETAILED: usize = 20;
 
 /// A point as people know it: id, set and time, as far as they can be told.
 pub fn name(point: &PointState) -> String {
-    let time = DateTime::parse_from_rfc3339(&point.time).map(words::time);
+    let time = DateTime::parse_from_rfc3339(&point.time).map(crate::clock::shown);
     match (&point.set, time) {
         (Some(set), Ok(time)) => format!("{} {set} {time}", point.id.short()),
         (Some(set), Err(_)) => format!("{} {set}", point.id.short()),

@@ -40,7 +40,7 @@ pub struct Ls {
 pub async fn run(args: &Ls, wire: &Wire) -> anyhow::Result<ExitCode> {
     let reader = wire.reader().await?;
     let points = list_points(&reader, None).await?;
-    let point = view::pick(&points, &args.point)?;
+    let point = view::pick(&points, &args.point, wire)?;
     let lister = Lister { reader: &reader, output: wire.output, long: args.long, recursive: args.recursive };
     let Some(path) = args.path.as_deref().filter(|path| !path.trim_matches('/').is_empty()) else {
         for claim in &point.claims {

@@ -78,7 +78,7 @@ pub async fn run(args: &PasswordArgs, wire: &Wire) -> anyhow::Result<ExitCode> {
                     (None, true) => "in use".to_owned(),
                     (None, false) => String::new(),
                 };
-                let made = key.created.get(..19).unwrap_or(&key.created).replace('T', " ");
+                let made = crate::clock::shown_text(&key.created);
                 table.row([key.id.short(), made, key.username, key.hostname, note]);
             }
             output.table(&table)?;

@@ -7,6 +7,7 @@ use crate::cli::table::Table;
 use crate::cli::view::{self, PointView};
 use crate::cli::wire::Wire;
 use crate::cli::words;
+use crate::clock::shown;
 use crate::model::manifest::{ClaimStatus, Manifest};
 use crate::repository::points::{StoredPoint, list_points};
 
@@ -33,7 +34,7 @@ struct Shown<'a> {
 /// Shows one point.
 pub async fn run(args: &Show, wire: &Wire) -> anyhow::Result<ExitCode> {
     let points = list_points(&wire.reader().await?, None).await?;
-    let stored = view::pick(&points, &args.point)?;
+    let stored = view::pick(&points, &args.point, wire)?;
     if wire.output.is_json() {
         wire.output.json(&Shown { point: PointView::of(stored), manifest: &stored.manifest })?;
     } else {
@@ -52,7 +53,7 @@ pub fn lines(stored: &StoredPoint) -> Vec<String> {
     let mut lines = vec![
         fact("point", view.id.hex()),
         fact("set", format!("{} in cluster {}", view.set, view.cluster)),
-        fact("time", words::time(stored.point.time)),
+        fact("time", shown(stored.point.time)),
         fact("state", format!("{}, consistency {}", view.state(), view::consistency(view.consistency))),
     ];
     let last = set.start.saturating_add(set.replicas.saturating_sub(1));

@@ -15,7 +15,9 @@ use crate::cli::table::Table;
 use crate::cli::view::{self, PointView};
 use crate::cli::wire::Wire;
 use crate::cli::words;
+use crate::clock::{is_ahead, shown_text};
 use crate::config::{SetSettings, Span, schedule_of};
+use crate::model::id::Id;
 use crate::model::manifest::PointKind;
 use crate::model::set::SetName;
 use crate::model::standing::Standing;
@@ -65,12 +67,14 @@ struct SetView {
     newest: Option<PointView>,
     /// Its age; negative where its time is ahead of this machine's clock.
     age_seconds: Option<i64>,
+    /// Normal points whose times are ahead of this machine's clock: `latest` passes over them.
+    ahead: Vec<Id>,
     complete: usize,
     partial: usize,
     safety: usize,
     /// When the agent backs it up next, RFC 3339; `None` without a schedule, and while that is suspended.
     next: Option<String>,
-    /// What somebody has to look after: `partial`, `suspended`, `overdue`, `restoreOpen`, `atZero`.
+    /// What somebody has to look after: `ahead`, `partial`, `suspended`, `overdue`, `restoreOpen`, `atZero`.
     attention: Vec<&'static str>,
 }
 
@@ -142,7 +146,10 @@ async fn shown(args: &Status, wire: &Wire) -> anyhow::Result<ExitCode> {
     let mut ages = Vec::new();
     let mut views = Vec::new();
     for ((cluster, set), points) in sets {
-        let normal = || points.iter().rev().filter(|stored| stored.point.kind == PointKind::Normal);
+        let ahead = |stored: &StoredPoint| is_ahead(stored.point.time.to_utc(), now);
+        let of_kind = || points.iter().rev().filter(|stored| stored.point.kind == PointKind::Normal);
+        // A time ahead of the clock says nothing of how things stand.
+        let normal = || of_kind().filter(|stored| !ahead(stored));
         let newest = normal().find(|stored| stored.point.complete).copied();
         let count = |wanted: &dyn Fn(&StoredPoint) -> bool| points.iter().filter(|stored| wanted(stored)).count();
         let here = settings.get(&set).filter(|_| own.as_ref() == Some(&cluster));
@@ -157,6 +164,7 @@ async fn shown(args: &Status, wire: &Wire) -> anyhow::Result<ExitCode> {
             |stored: &StoredPoint| schedule.as_ref().is_some_and(|schedule| now - stored.point.time.to_utc() > schedule.interval(now) * 2);
         let restore = here.and_then(|_| found.restores.get(&set)).copied().unwrap_or(Restore::None);
         let attention = [
+            ("ahead", of_kind().any(|stored| ahead(stored))),
             ("partial", normal().next().is_some_and(|stored| !stored.point.complete)),
             ("overdue", !is_suspended && newest.is_some_and(is_old)),
             ("suspended", schedule.is_some() && is_suspended),
@@ -169,6 +177,7 @@ async fn shown(args: &Status, wire: &Wire) -> anyhow::Result<ExitCode> {
             set,
             age_seconds: newest.map(|stored| now.signed_duration_since(stored.point.time).num_seconds()),
             newest: newest.map(PointView::of),
+            ahead: of_kind().filter(|stored| ahead(stored)).map(|stored| stored.point.id).collect(),
             complete: count(&|stored| stored.point.kind == PointKind::Normal && stored.point.complete),
             partial: count(&|stored| stored.point.kind == PointKind::Normal && !stored.point.complete),
             safety: count(&|stored| stored.point.kind == PointKind::Safety),
@@ -218,7 +227,7 @@ fn text(answer: &Answer, ages: &[Option<String>], now: DateTime<Utc>, output: Ou
                 set.complete.to_string(),
                 set.partial.to_string(),
                 set.safety.to_string(),
-                set.next.as_ref().map_or_else(|| "-".to_owned(), |next| next.replace('T', " ")),
+                set.next.as_ref().map_or_else(|| "-".to_owned(), |next| shown_text(next)),
                 set.attention.iter().map(|word| spoken(word)).collect::<Vec<_>>().join(", "),
             ]);
         }
@@ -263,6 +272,7 @@ fn running(standing: &Standing, now: DateTime<Utc>) -> String {
 fn spoken(word: &str) -> &str {
     match word {
         "restoreOpen" => "a restore is open (--resume or --undo)",
+        "ahead" => "a point's time is ahead of the clock",
         "atZero" => "the set is at 0",
         "partial" => "the last point is partial",
         word => word,

@@ -5,11 +5,12 @@ use serde::Serialize;
 
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
+use crate::cli::wire::Wire;
 use crate::model::claim::ClaimId;
 use crate::model::id::Id;
 use crate::model::manifest::{ClaimStatus, Consistency, PointKind};
 use crate::model::set::SetName;
-use crate::repository::points::{Foreign, Points, StoredClaim, StoredPoint};
+use crate::repository::points::{Foreign, Points, StoredClaim, StoredPoint, passed_over};
 use crate::repository::select::Selector;
 
 /// One point in a list.
@@ -17,7 +18,7 @@ use crate::repository::select::Selector;
 #[serde(rename_all = "camelCase")]
 pub struct PointView {
     pub id: Id,
-    /// RFC 3339.
+    /// RFC 3339, in UTC.
     pub time: String,
     pub cluster: String,
     pub set: SetName,
@@ -49,7 +50,7 @@ impl PointView {
         let saved = || stored.manifest.claims.iter().filter(|claim| claim.status == ClaimStatus::Saved);
         PointView {
             id: stored.point.id,
-            time: stored.point.time.to_rfc3339_opts(SecondsFormat::Secs, true),
+            time: stored.point.time.to_utc().to_rfc3339_opts(SecondsFormat::Secs, true),
             cluster: stored.point.cluster.clone(),
             set: stored.point.set.clone(),
             kind: stored.point.kind,
@@ -103,9 +104,16 @@ pub fn consistency(consistency: Consistency) -> &'static str {
 }
 
 /// The point that the user means: the first digits of an id, `namespace/name` for a set's latest, or `latest` where there is one set only.
-pub fn pick<'a>(points: &'a Points, text: &str) -> anyhow::Result<&'a StoredPoint> {
+/// Warns of points that are passed over because of their times.
+pub fn pick<'a>(points: &'a Points, text: &str, wire: &Wire) -> anyhow::Result<&'a StoredPoint> {
+    let now = wire.clock.now();
+    let latest = |set: &SetName| {
+        let point = points.choose(set, None, &Selector::Latest, false, now)?;
+        points.ahead(set, None, now).for_each(|ahead| wire.output.warn(&passed_over(ahead)));
+        anyhow::Ok(point)
+    };
     if let Ok(set) = text.parse::<SetName>() {
-        return Ok(points.choose(&set, None, &Selector::Latest, false)?);
+        return latest(&set);
     }
     if text != "latest" {
         return match text.parse::<Selector>() {
@@ -121,7 +129,7 @@ pub fn pick<'a>(points: &'a Points, text: &str) -> anyhow::Result<&'a StoredPoin
     sets.sort();
     sets.dedup();
     match sets.as_slice() {
-        [set] => Ok(points.choose(set, None, &Selector::Latest, false)?),
+        [set] => latest(set),
         [] => Err(CliError::failed("there is no point in the repository", "`keepset backup` makes one").into()),
         several => {
             let names: Vec<String> = several.iter().map(ToString::to_string).collect();

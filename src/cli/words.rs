@@ -63,11 +63,6 @@ pub fn age(now: DateTime<Utc>, then: DateTime<FixedOffset>) -> String {
     }
 }
 
-/// `2026-11-24 08:15:03`, in the zone that the moment carries.
-pub fn time(time: DateTime<FixedOffset>) -> String {
-    time.format("%Y-%m-%d %H:%M:%S").to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, FixedOffset};
+use chrono::{DateTime, FixedOffset, Utc};
 use futures::{StreamExt, TryStreamExt};
 
+use crate::clock::{is_ahead, shown};
 use crate::model::claim::is_claim_name;
 use crate::model::entry::{Attrs, Entry, Kind};
 use crate::model::id::Id;
@@ -141,11 +142,18 @@ pub struct Previous {
     pub complete: Option<StoredPoint>,
 }
 
-/// The newest points of one set in one cluster, among `snapshots`, oldest first; reads no more points than it must.
-pub async fn previous(reader: &Reader, snapshots: Vec<(Id, Snapshot)>, set: &SetName, cluster: &str) -> Result<Previous, RepositoryError> {
+/// The newest points of one set in one cluster, among `snapshots`, oldest first; reads no more points than it must. Points whose times are
+/// ahead of `now` (see [`is_ahead`]) do not count: they would be compared with for as long as it takes until their time comes.
+pub async fn previous(
+    reader: &Reader,
+    snapshots: Vec<(Id, Snapshot)>,
+    (set, cluster): (&SetName, &str),
+    now: DateTime<Utc>,
+) -> Result<Previous, RepositoryError> {
     let mut previous = Previous::default();
     for (id, snapshot) in snapshots.into_iter().rev() {
-        if set_of(&snapshot).as_ref() != Some(set) {
+        let ahead = DateTime::parse_from_rfc3339(&snapshot.time).is_ok_and(|time| is_ahead(time.to_utc(), now));
+        if ahead || set_of(&snapshot).as_ref() != Some(set) {
             continue;
         }
         let Ok(point) = judge(reader, id, snapshot).await? else { continue };
@@ -266,9 +274,24 @@ fn judged(id: Id, time: DateTime<FixedOffset>, tree: Id, manifest: Manifest, fol
     StoredPoint { point, tree, manifest, claims, defects }
 }
 
+/// Why `latest` is not this point, whose time is ahead of the clock, and what can be done about it.
+pub fn passed_over(stored: &StoredPoint) -> String {
+    let (id, set, time) = (stored.point.id.short(), &stored.point.set, shown(stored.point.time));
+    format!(
+        "point {id} of {set} is passed over, since its time, {time}, is ahead of this machine's clock: name it by its id to use it, \
+         `keepset forget {id}` removes it"
+    )
+}
+
 impl Points {
     /// Snapshots that would pass for complete points of the set, younger than `since`, and cannot be read as points.
-    fn spoilt_since(&self, set: &SetName, since: DateTime<FixedOffset>, until: Option<DateTime<FixedOffset>>) -> Vec<String> {
+    fn spoilt_since(
+        &self,
+        set: &SetName,
+        since: DateTime<FixedOffset>,
+        until: Option<DateTime<FixedOffset>>,
+        now: DateTime<Utc>,
+    ) -> Vec<String> {
         let would_be_chosen = |foreign: &&Foreign| {
             let host = &foreign.snapshot.hostname;
             let time = DateTime::parse_from_rfc3339(&foreign.snapshot.time).ok();
@@ -276,7 +299,7 @@ impl Points {
                 && set_of(&foreign.snapshot).as_ref() == Some(set)
                 && !host.ends_with(".partial")
                 && !host.ends_with(".safety")
-                && time.is_some_and(|time| time > since && until.is_none_or(|until| time <= until))
+                && time.is_some_and(|time| time > since && until.is_none_or(|until| time <= until) && !is_ahead(time.to_utc(), now))
         };
         self.foreign.iter().filter(would_be_chosen).map(|foreign| foreign.id.short()).collect()
     }
@@ -297,9 +320,28 @@ impl Points {
         }
     }
 
+    /// Normal points of `set` whose times are ahead of `now` (see [`is_ahead`]), which `latest` passes over.
+    pub fn ahead<'a>(&'a self, set: &'a SetName, cluster: Option<&'a str>, now: DateTime<Utc>) -> impl Iterator<Item = &'a StoredPoint> {
+        self.points.iter().filter(move |stored| {
+            let point = &stored.point;
+            point.set == *set
+                && point.kind == PointKind::Normal
+                && cluster.is_none_or(|cluster| point.cluster == cluster)
+                && is_ahead(point.time.to_utc(), now)
+        })
+    }
+
     /// The point of `set` that a restore means. `latest` and a time choose among complete normal points, or with `allow_partial` among
-    /// all normal ones; an id chooses that point, which must be of this set and, without `allow_partial`, complete.
-    pub fn choose(&self, set: &SetName, cluster: Option<&str>, which: &Selector, allow_partial: bool) -> Result<&StoredPoint, ChoiceError> {
+    /// all normal ones, but never one whose time is ahead of `now`: see [`Points::ahead`]. An id chooses that point, which must be of this
+    /// set and, without `allow_partial`, complete.
+    pub fn choose(
+        &self,
+        set: &SetName,
+        cluster: Option<&str>,
+        which: &Selector,
+        allow_partial: bool,
+        now: DateTime<Utc>,
+    ) -> Result<&StoredPoint, ChoiceError> {
         if let Selector::Id(prefix) = which {
             let point = self.find(prefix)?;
             return match point {
@@ -338,9 +380,14 @@ impl Points {
             Selector::At(time) => Some(*time),
             _ => None,
         };
+        let (ahead, of_set): (Vec<&StoredPoint>, Vec<&StoredPoint>) =
+            of_set.into_iter().partition(|point| is_ahead(point.point.time.to_utc(), now));
+        if of_set.is_empty() {
+            return Err(ChoiceError::OnlyAhead { set: set.to_string(), ids: ahead.iter().map(|point| point.point.id.short()).collect() });
+        }
         let in_time: Vec<&&StoredPoint> = of_set.iter().filter(|point| until.is_none_or(|until| point.point.time <= until)).collect();
         match in_time.iter().rev().find(|point| point.point.complete || allow_partial) {
-            Some(point) => match self.spoilt_since(set, point.point.time, until) {
+            Some(point) => match self.spoilt_since(set, point.point.time, until, now) {
                 ids if ids.is_empty() => Ok(point),
                 ids => Err(ChoiceError::Unreadable { ids }),
             },
@@ -443,7 +490,27 @@ mod tests {
     }
 
     fn chosen(points: &Points, which: &str) -> Result<u8, ChoiceError> {
-        points.choose(&web(), None, &which.parse().unwrap(), false).map(|point| point.point.id.0[0])
+        points.choose(&web(), None, &which.parse().unwrap(), false, now()).map(|point| point.point.id.0[0])
+    }
+
+    fn now() -> DateTime<Utc> {
+        "2026-11-24T23:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_point_whose_time_is_ahead_of_the_clock_is_not_the_latest() {
+        let mut ahead = sample::point(9, &two());
+        ahead.point.time = DateTime::parse_from_rfc3339("2027-12-29T08:00:00Z").unwrap();
+        let both = points(vec![sample::point(1, &two()), sample::point(2, &two()), ahead.clone()]);
+        assert_eq!(chosen(&both, "latest"), Ok(2));
+        assert_eq!(chosen(&both, "2099-01-01"), Ok(2));
+        assert_eq!(chosen(&both, "0909"), Ok(9));
+        assert_eq!(both.ahead(&web(), None, now()).map(|point| point.point.id.0[0]).collect::<Vec<_>>(), [9]);
+        let only = points(vec![ahead.clone()]);
+        assert!(matches!(chosen(&only, "latest"), Err(ChoiceError::OnlyAhead { ids, .. }) if ids == ["09090909"]));
+        // Once its time has come it counts.
+        let later = ahead.point.time.to_utc();
+        assert_eq!(both.choose(&web(), None, &Selector::Latest, false, later).unwrap().point.id, ahead.point.id);
     }
 
     #[test]
@@ -512,7 +579,7 @@ mod tests {
         safety.point.kind = PointKind::Safety;
         let points = points(vec![sample::point(1, &two()), sample::point(2, &two()), partial(3), safety]);
         assert_eq!(chosen(&points, "latest"), Ok(2));
-        assert_eq!(points.choose(&web(), None, &Selector::Latest, true).unwrap().point.id.0[0], 3);
+        assert_eq!(points.choose(&web(), None, &Selector::Latest, true, now()).unwrap().point.id.0[0], 3);
     }
 
     #[test]
@@ -552,8 +619,8 @@ mod tests {
         elsewhere.point.cluster = "there".into();
         let points = points(vec![sample::point(1, &two()), elsewhere]);
         assert!(matches!(chosen(&points, "latest"), Err(ChoiceError::SeveralClusters { .. })));
-        assert_eq!(points.choose(&web(), Some("here"), &Selector::Latest, false).unwrap().point.id.0[0], 1);
-        let nowhere = points.choose(&web(), Some("nowhere"), &Selector::Latest, false);
+        assert_eq!(points.choose(&web(), Some("here"), &Selector::Latest, false, now()).unwrap().point.id.0[0], 1);
+        let nowhere = points.choose(&web(), Some("nowhere"), &Selector::Latest, false, now());
         assert!(matches!(nowhere, Err(ChoiceError::OtherCluster { others, .. }) if others == ["here", "there"]));
     }
 
@@ -561,7 +628,7 @@ mod tests {
     fn a_damaged_snapshot_could_be_the_latest_and_hides_no_point_that_is_named() {
         let damaged = Unreadable { id: Id([0xdd; 32]), reason: "it is damaged".into() };
         let points = Points { points: vec![sample::point(1, &two())], unreadable: vec![damaged], ..Points::default() };
-        let asked = points.choose(&web(), None, &Selector::Latest, false);
+        let asked = points.choose(&web(), None, &Selector::Latest, false, now());
         assert!(matches!(asked, Err(ChoiceError::Unreadable { ids }) if ids == ["dddddddd"]));
         let spoilt = |hour: u8, host: &str| Foreign {
             id: Id([0xee; 32]),

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use chrono::{DateTime, FixedOffset, Local, NaiveDate, NaiveDateTime, NaiveTime, TimeZone};
+use chrono::{DateTime, FixedOffset, Local, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Timelike};
 
 /// Fewer digits of an id are more likely a slip than a name.
 const SHORTEST_PREFIX: usize = 4;
@@ -38,9 +38,19 @@ impl FromStr for Selector {
     }
 }
 
-/// RFC 3339, or a date with or without a time of day on this machine's clock. A date alone means its end.
+/// RFC 3339, what [`crate::clock::shown`] makes, or a date with or without a time of day in this machine's zone. A date alone means its end, and
+/// a time means the end of its second: what is shown of a point has no fractions, and must name that point.
 fn moment(text: &str) -> Option<DateTime<FixedOffset>> {
+    let time = instant(text)?;
+    if text.contains('.') { Some(time) } else { time.with_nanosecond(999_999_999) }
+}
+
+fn instant(text: &str) -> Option<DateTime<FixedOffset>> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Some(time);
+    }
+    let zoned = ["%Y-%m-%d %H:%M:%S %:z", "%Y-%m-%d %H:%M %:z"];
+    if let Some(time) = zoned.iter().find_map(|format| DateTime::parse_from_str(text, format).ok()) {
         return Some(time);
     }
     let formats = ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"];
@@ -63,6 +73,8 @@ pub enum ChoiceError {
     NoneComplete { set: String, partial: usize },
     #[error("there is no point of set {set} as old as {time}")]
     NoneBefore { set: String, time: String },
+    #[error("the times of all points of set {set} are ahead of this machine's clock: {}", ids.join(", "))]
+    OnlyAhead { set: String, ids: Vec<String> },
     #[error("there is no point whose id begins with {prefix}")]
     NoSuchId { prefix: String },
     #[error("{count} points have ids that begin with {prefix}")]
@@ -86,6 +98,9 @@ impl ChoiceError {
             ChoiceError::None { .. } | ChoiceError::NoneBefore { .. } | ChoiceError::NoSuchId { .. } => {
                 "`keepset list` shows every point".to_owned()
             }
+            ChoiceError::OnlyAhead { .. } => {
+                "set the clock right, or name a point by its id; `keepset forget ID` removes one that a wrong clock dated".to_owned()
+            }
             ChoiceError::AmbiguousId { .. } => "give more of its digits".to_owned(),
             ChoiceError::NoPoint { reason: None, .. } => "it was made by another program: `restic restore` brings it back".to_owned(),
             ChoiceError::NoPoint { .. } => "`keepset check` tells what is damaged; `keepset repair index` mends an index".to_owned(),
@@ -107,6 +122,7 @@ impl ChoiceError {
             ChoiceError::NoneComplete { .. }
                 | ChoiceError::Partial { .. }
                 | ChoiceError::Unreadable { .. }
+                | ChoiceError::OnlyAhead { .. }
                 | ChoiceError::SeveralClusters { .. }
                 | ChoiceError::OtherSet { .. }
         )
@@ -121,8 +137,11 @@ mod tests {
     fn a_point_is_named_by_latest_an_id_or_a_time_and_by_nothing_else() {
         assert_eq!("latest".parse(), Ok(Selector::Latest));
         assert_eq!("1a2b".parse(), Ok(Selector::Id("1a2b".into())));
-        let time = DateTime::parse_from_rfc3339("2026-11-24T08:00:00Z").unwrap();
-        assert_eq!("2026-11-24T08:00:00Z".parse(), Ok(Selector::At(time)));
+        let time = DateTime::parse_from_rfc3339("2026-11-24T08:00:00.999999999Z").unwrap();
+        for same in ["2026-11-24T08:00:00Z", "2026-11-24 08:00:00Z", "2026-11-24 09:00:00 +01:00", "2026-11-24 03:00 -05:00"] {
+            assert_eq!(same.parse(), Ok(Selector::At(time)), "{same}");
+        }
+        assert_eq!("2026-11-24T08:00:00.999999999Z".parse(), Ok(Selector::At(time)));
         for local in ["2026-11-24 08:00", "2026-11-24T08:00", "2026-11-24 08:00:00", "2026-11-24"] {
             assert!(matches!(local.parse(), Ok(Selector::At(_))), "{local}");
         }

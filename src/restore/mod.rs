@@ -194,7 +194,11 @@ impl Restore {
 
     async fn lock(&self, options: &RestoreOptions) -> Result<Lock, RestoreError> {
         let lock_options = LockOptions { identity: self.identity.clone(), wait: options.wait_lock, clock: self.clock.clone() };
-        Ok(Lock::acquire(&self.repository, Mode::Reading, &lock_options, self.monitor.as_ref()).await?)
+        tokio::select! {
+            biased;
+            () = raised(self.cancel.clone()) => Err(RestoreError::Interrupted),
+            lock = Lock::acquire(&self.repository, Mode::Reading, &lock_options, self.monitor.as_ref()) => Ok(lock?),
+        }
     }
 
     async fn release(&self, lock: Lock) {

@@ -263,7 +263,7 @@ pub(super) fn plan(
         .collect();
     Ok(RestorePlan {
         point: point.point.id,
-        time: point.point.time.to_rfc3339(),
+        time: point.point.time.to_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
         cluster: point.point.cluster.clone(),
         complete: point.point.complete,
         consistency: point.point.consistency,
@@ -653,7 +653,7 @@ mod tests {
             plan.lines(),
             [
                 "restore shop/web of cluster here from point 07070707",
-                "the point is complete, of 2026-11-24T07:00:00+00:00",
+                &format!("the point is complete, of {}", crate::clock::shown_text("2026-11-24T07:00:00Z")),
                 "into /srv: 2 ordinals, 2 claims",
                 "  ordinal 9: data-web-9 (1000 B in 10 files)",
                 "  ordinal 10: data-web-10 (1000 B in 10 files)",

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+
+use crate::clock::is_ahead;
 use crate::model::claim::ClaimId;
 use crate::model::entry::{Entry, Kind};
 use crate::model::id::Id;
@@ -10,6 +13,7 @@ use crate::model::manifest::PointKind;
 use crate::model::moved::{Known, moved};
 use crate::model::set::SetName;
 use crate::model::set_state::Targets;
+use crate::monitor::Event;
 use crate::repository::Unreadable;
 use crate::repository::browse;
 use crate::repository::error::RepositoryError;
@@ -33,16 +37,24 @@ pub(super) async fn prepare(restore: &Restore, set: &SetName, options: &RestoreO
     // An id may be that of another set's point, which the refusal then names.
     let only = if matches!(options.point, Selector::Id(_)) { None } else { Some(set) };
     let points = points::list_points(&reader, only).await?;
-    let point = points.choose(set, options.cluster.as_deref(), &options.point, options.allow_partial)?;
+    let now = restore.clock.now();
+    let point = points.choose(set, options.cluster.as_deref(), &options.point, options.allow_partial, now)?;
     let paths = plan::clean_paths(&options.paths)?;
     let (chosen, mut left_out) = plan::choose_claims(point, &to, options)?;
-    let mut notes = notes(&points, point, options);
+    let mut notes = notes(&points, point, options, now);
+    if !matches!(options.point, Selector::Id(_)) {
+        for ahead in points.ahead(set, Some(&point.point.cluster), now) {
+            let text = points::passed_over(ahead);
+            restore.monitor.event(Event::Warning(text.clone()));
+            notes.push(text);
+        }
+    }
     let proving = Proving { reader: &reader, point, skip_damaged: options.skip_damaged };
     let chosen = proving.all(chosen, &paths, &mut left_out, &mut notes).await?;
     let ids: Vec<ClaimId> = chosen.iter().map(|claim| claim.id.clone()).collect();
     let targets = restore.platform.read_targets(&to, &ids, options.replace).await?;
     if options.replace && !options.allow_moved_volumes {
-        refuse_moved(&reader, &points, &to, &ids, &targets, options).await?;
+        refuse_moved(&reader, &points, &to, &ids, &targets, options, now).await?;
     }
     notes.extend(damaged);
     let circumstances = Circumstances { to, targets, paths, left_out, can_start: restore.platform.can_start(), notes };
@@ -57,6 +69,7 @@ async fn refuse_moved(
     ids: &[ClaimId],
     targets: &Targets,
     options: &RestoreOptions,
+    now: DateTime<Utc>,
 ) -> Result<(), RestoreError> {
     let here: Vec<Known<'_>> = ids.iter().zip(&targets.claims).map(|(id, target)| (id, target.name.as_str(), &target.shape)).collect();
     if here.iter().all(|(.., shape)| shape.volume.is_none()) {
@@ -69,9 +82,11 @@ async fn refuse_moved(
         of_target = points::list_points(reader, Some(to)).await?;
         &of_target
     };
-    let of_cluster = |point: &&StoredPoint| options.cluster.as_ref().is_none_or(|cluster| *cluster == point.point.cluster);
+    let counts = |point: &&StoredPoint| {
+        options.cluster.as_ref().is_none_or(|cluster| *cluster == point.point.cluster) && !is_ahead(point.point.time.to_utc(), now)
+    };
     // Oldest first.
-    let Some(last) = points.points.iter().rev().filter(of_cluster).find(|point| point.point.set == *to) else { return Ok(()) };
+    let Some(last) = points.points.iter().rev().filter(counts).find(|point| point.point.set == *to) else { return Ok(()) };
     let recorded: Vec<Known<'_>> =
         last.claims.iter().map(|claim| (&claim.record.id, claim.record.name.as_str(), &claim.record.shape)).collect();
     let moved = moved(here, &recorded);
@@ -223,11 +238,15 @@ async fn at_paths(reader: &Reader, tree: &Id, paths: &[String], found: &mut [boo
 }
 
 /// What the choice of the point passed over, in words.
-fn notes(points: &Points, chosen: &StoredPoint, options: &RestoreOptions) -> Vec<String> {
+fn notes(points: &Points, chosen: &StoredPoint, options: &RestoreOptions, now: DateTime<Utc>) -> Vec<String> {
     let mut notes = Vec::new();
     if options.point == Selector::Latest {
         let same = |point: &&StoredPoint| point.point.set == chosen.point.set && point.point.cluster == chosen.point.cluster;
-        let newer = points.points.iter().filter(same).filter(|point| point.point.time > chosen.point.time);
+        let newer = points
+            .points
+            .iter()
+            .filter(same)
+            .filter(|point| point.point.time > chosen.point.time && !is_ahead(point.point.time.to_utc(), now));
         let passed: Vec<String> = newer.filter(|p| p.point.kind == PointKind::Normal).map(|p| p.point.id.short()).collect();
         if !passed.is_empty() {
             notes.push(format!("newer, but partial and so passed over: {}", passed.join(", ")));

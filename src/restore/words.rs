@@ -15,7 +15,7 @@ impl RestorePlan {
         let renamed = if self.from == self.to { String::new() } else { format!(" as {}", self.to) };
         let mut lines = vec![
             format!("restore {} of cluster {}{renamed} from point {}", self.from, self.cluster, self.point.short()),
-            format!("the point is {quality}, of {}", self.time),
+            format!("the point is {quality}, of {}", crate::clock::shown_text(&self.time)),
             format!("into {}: {}, {}", self.place, counted(ordinals.len(), "ordinal"), counted(self.claims.len(), "claim")),
         ];
         for ordinal in &ordinals {

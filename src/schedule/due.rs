@@ -6,11 +6,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use sha2::{Digest, Sha256};
 
+pub use crate::clock::SANE;
 use crate::schedule::Expression;
 use crate::schedule::zoned::between;
 
-/// A last run that is further ahead of the clock than this was dated by a clock that was wrong, and does not count.
-pub const SANE: TimeDelta = TimeDelta::days(1);
 /// Nobody waits longer for a time to come than eight years: 29 February, where a century has none.
 const FAR: TimeDelta = TimeDelta::days(8 * 366);
 /// How many times ahead are looked at to tell how far apart they are.
