@@ -282,7 +282,7 @@ impl Folder {
     /// Opens a folder some levels down, level by level, through no link.
     fn open_below(&self, path: &Path) -> Result<OwnedFd, Errno> {
         let mut folder = open_folder(self.handle.as_fd(), b".")?;
-        for name in path.iter() {
+        for name in path {
             folder = open_folder(folder.as_fd(), name.as_bytes())?;
         }
         Ok(folder)
