@@ -211,7 +211,7 @@ fn recover(cut: &Cut, password: &Path) {
     }
     let replaced = disk.at.join("replaced");
     if replaced.join(JOURNAL).exists() {
-        let verb = if files_in(&[replaced.clone()]) % 2 == 0 { "--resume" } else { "--undo" };
+        let verb = if files_in(std::slice::from_ref(&replaced)).is_multiple_of(2) { "--resume" } else { "--undo" };
         let ran = keepset.run(["restore", "shop/web", verb, "--into", text(&replaced)]);
         if ran.code == 13 && verb == "--undo" {
             // Undo refuses where only the closing line of the journal is absent.

@@ -108,7 +108,7 @@ async fn a_sparse_terabyte_with_little_in_it_comes_back() {
     let mut pieces = Vec::new();
     for at in [0u64, (5 << 20) + 123, 300 << 30, (1 << 40) - 900_000] {
         let mut bytes = vec![0u8; 900_000];
-        getrandom::fill(&mut bytes).unwrap();
+        keepset::random::fill(&mut bytes).unwrap();
         file.write_all_at(&bytes, at).unwrap();
         pieces.push((at, bytes));
     }

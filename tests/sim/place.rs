@@ -91,7 +91,7 @@ pub async fn read(reader: &Reader, root: Id) -> Result<BTreeMap<String, Vec<u8>>
                 Kind::File { content } => {
                     let mut bytes = Vec::new();
                     for id in &content {
-                        bytes.extend(reader.chunk(&id).await?);
+                        bytes.extend(reader.chunk(id).await?);
                     }
                     files.insert(path, bytes);
                 }

@@ -36,7 +36,7 @@ impl Azurite {
     fn start() -> Azurite {
         let data = tempfile::Builder::new().prefix("keepset-azurite-").tempdir().unwrap().keep();
         let mut key = [0; 32];
-        getrandom::fill(&mut key).unwrap();
+        keepset::random::fill(&mut key).unwrap();
         let mut guard = Command::new("sh")
             .args(["-c", GUARD, "azurite-guard"])
             .arg(&data)
@@ -70,7 +70,7 @@ impl Azurite {
 
     /// keepset makes none. The one request that is signed here, as Azure's documents say.
     fn make_container(&self) {
-        let date = chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let date = keepset::clock::Clock::system().now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
         let version = "2021-08-06";
         let signed =
             format!("PUT{}x-ms-date:{date}\nx-ms-version:{version}\n/{ACCOUNT}/{ACCOUNT}/{CONTAINER}\nrestype:container", "\n".repeat(12));

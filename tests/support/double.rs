@@ -239,7 +239,7 @@ fn is_signed(headers: &HeaderMap, speech: Speech) -> bool {
 impl Inside {
     fn put(&mut self, key: String, bytes: Vec<u8>) -> u64 {
         self.generation += 1;
-        self.objects.insert(key, Stored { bytes, modified: Utc::now(), generation: self.generation });
+        self.objects.insert(key, Stored { bytes, modified: keepset::clock::Clock::system().now(), generation: self.generation });
         self.generation
     }
 
