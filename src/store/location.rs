@@ -59,11 +59,10 @@ impl LocationError {
             LocationError::UnknownScheme(..) => {
                 Some("use a path, file://, s3://, gs:// or az://; a path that looks like an address starts with ./".to_owned())
             }
-            LocationError::NoBucket(..) => Some("write s3://bucket/prefix, gs://bucket/prefix or az://container/prefix".to_owned()),
+            LocationError::NoBucket(..) | LocationError::BadUrl(..) => Some("write s3://bucket/prefix, gs://bucket/prefix or az://container/prefix".to_owned()),
             LocationError::Credentials(_) => {
                 Some("give keys by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: addresses end up in logs and process lists".to_owned())
             }
-            LocationError::BadUrl(..) => None,
             LocationError::Quoted(_) => Some("write it without quotation marks: files of variables keep them as they are".to_owned()),
             LocationError::Home(_) => Some("write the whole path of the folder".to_owned()),
             LocationError::Unclear(text) => Some(format!(
