@@ -296,7 +296,7 @@ impl Sealing<'_> {
 
 /// What is of one moment does not change while it is read: a volume that did was written to, whatever was planned.
 fn consistency(planned: Consistency, report: &ClaimReport) -> Consistency {
-    let changed = |problem: &Problem| matches!(problem.kind, ProblemKind::Changed | ProblemKind::Vanished);
+    let changed = |problem: &Problem| matches!(problem.kind, ProblemKind::Changed | ProblemKind::Vanished | ProblemKind::Moved);
     if report.problems.iter().any(changed) { Consistency::Fuzzy } else { planned }
 }
 

@@ -162,6 +162,7 @@ pub fn problem_text(claim: &str, problem: &Problem) -> String {
         ProblemKind::Unreadable => "not read",
         ProblemKind::Changed => "went on changing while it was read",
         ProblemKind::Vanished => "vanished before it could be read",
+        ProblemKind::Moved => "was moved while the volume was read",
         ProblemKind::Attribute => "an attribute could not be set",
         ProblemKind::Lost => "lost in the repository",
         ProblemKind::Differs => "not as in the point",

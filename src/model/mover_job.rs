@@ -257,12 +257,15 @@ pub struct Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ProblemKind {
-    /// It could not be read and is not in the point, or could not be restored.
+    /// It could not be read, or not be found where it had moved to, and is not in the point; or it could not be restored.
     Unreadable,
     /// It went on changing while it was read, and is in the point as it was read last.
     Changed,
     /// It was listed, then gone before it could be read: as if the walk had come later.
     Vanished,
+    /// It was moved while the volume was read. A folder is in the point where it was walked, and what is in it may be of other moments; a
+    /// file may have been made since, or be in the point under no name.
+    Moved,
     /// Data is back, but an attribute could not be set.
     Attribute,
     /// The repository cannot give it, or all of it, any more. A file is then not filled in; of a folder what is known.

@@ -20,6 +20,11 @@ pub fn add(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
+/// Takes back what was added to one of the sums.
+pub fn take_back(counter: &AtomicU64, by: u64) {
+    counter.fetch_sub(by, Ordering::Relaxed);
+}
+
 impl Counters {
     /// The sums now.
     pub fn progress(&self) -> Progress {

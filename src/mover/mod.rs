@@ -74,8 +74,18 @@ async fn carry_out(
             report.old_indexes = index.objects().to_vec();
             let writer = Writer::avoiding(&repository, index, avoided, WriterOptions::for_memory(memory));
             let chunker = repository.config().chunker()?;
-            let tools =
-                save::Tools { writer: writer.clone(), reader, chunker, counters: Arc::clone(&counters), clock, runtime, threads, stop };
+            let tools = save::Tools {
+                writer: writer.clone(),
+                reader,
+                chunker,
+                counters: Arc::clone(&counters),
+                clock,
+                runtime,
+                threads,
+                stop,
+                #[cfg(test)]
+                hook: None,
+            };
             let saved = blocking(move || claims.iter().map(|claim| save::save_claim(&tools, claim)).collect()).await;
             if let Err(MoverError::Repository(RepositoryError::Stopped)) = saved {
                 // Whoever was stopped does not know why; the writer does.

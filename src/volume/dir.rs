@@ -102,6 +102,16 @@ impl Names {
         self.entries.retain(|at| keep(at.of(text)));
     }
 
+    /// As [`Names::iter`], with the inode that the listing gave.
+    pub fn with_inodes(&self) -> impl Iterator<Item = (&[u8], FileKind, u64)> {
+        self.entries.iter().map(|at| (self.name(at), at.kind, at.inode))
+    }
+
+    /// The names whose inode the listing gave as this one.
+    pub fn with_inode(&self, inode: u64) -> impl Iterator<Item = &[u8]> {
+        self.entries.iter().filter(move |at| at.inode == inode).map(|at| self.name(at))
+    }
+
     fn name(&self, at: &NameAt) -> &[u8] {
         at.of(&self.text)
     }

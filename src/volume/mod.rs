@@ -9,6 +9,7 @@
 //! - a volume without a file system is a [`Device`]: bytes in place
 //! - a folder on another file system is a mount point and not part of the volume ([`Dir::is_mount_point`])
 
+mod again;
 mod device;
 mod dir;
 mod error;
@@ -30,6 +31,7 @@ mod times;
 mod walk;
 mod xattr;
 
+pub use again::Origin;
 pub use device::{Device, is_device};
 pub use dir::{Dir, Names, RawEntry};
 pub use error::VolumeError;

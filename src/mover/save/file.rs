@@ -8,11 +8,11 @@ use crossbeam_channel::{Sender, TrySendError};
 use crate::model::entry::{Attrs, Entry, Kind};
 use crate::model::id::Id;
 use crate::model::mover_job::ProblemKind;
-use crate::mover::counters::add;
-use crate::mover::save::Save;
+use crate::mover::counters::{add, take_back};
 use crate::mover::save::folder::Folder;
 use crate::mover::save::in_order::InOrder;
 use crate::mover::save::walk::normal;
+use crate::mover::save::{Save, Step};
 use crate::repository::chunk::HOLE;
 use crate::repository::codec::Encoder;
 use crate::repository::error::RepositoryError;
@@ -26,6 +26,8 @@ const STEP: usize = 256 << 10;
 const RETRIES_SMALL: u32 = 3;
 const SMALL: u64 = 16 << 20;
 const MEDIUM: u64 = 1 << 30;
+/// A file that is renamed is followed this often.
+const MOVES: u8 = 8;
 
 /// A regular file that must be read.
 pub struct FileJob {
@@ -33,6 +35,10 @@ pub struct FileJob {
     pub slot: usize,
     pub dir: Arc<Dir>,
     pub name: Vec<u8>,
+    /// What the name led to when it was listed.
+    pub inode: u64,
+    /// How often it was followed to a new name.
+    pub moves: u8,
 }
 
 /// A chunk of a larger file, cut and not looked at yet.
@@ -90,22 +96,51 @@ impl FileWorker<'_> {
         if save.stopped() {
             return;
         }
-        let read = match job.dir.open_file(&job.name) {
+        save.step(Step::Open);
+        let opened = job.dir.open_file(&job.name);
+        if opened.as_ref().is_ok_and(|file| file.stat().inode != job.inode) {
+            // Another file has its name; it may go on under one of its own, as logs do when they are rotated.
+            save.seen.moved();
+            if let Some((name, slot)) = new_name(save, &job) {
+                add(&save.tools.counters.files, 1);
+                let moved = FileJob { folder: Arc::clone(&job.folder), slot, dir: Arc::clone(&job.dir), name, inode: job.inode, moves: 1 };
+                self.open(moved);
+            }
+        }
+        self.opened(job, opened);
+        save.step(Step::Done);
+    }
+
+    fn open(&mut self, job: FileJob) {
+        let opened = job.dir.open_file(&job.name);
+        self.opened(job, opened);
+    }
+
+    fn opened(&mut self, job: FileJob, opened: Result<OpenFile, VolumeError>) {
+        let save = self.save;
+        let read = match opened {
             Ok(file) => self.read(&job, file),
             Err(error) => Err(ReadError::Volume(error)),
         };
+        let (path, files) = (|| job.dir.path_of(&job.name), &save.tools.counters.files);
         match read {
-            Ok(()) => {}
+            Ok(()) => return,
             Err(ReadError::Volume(error)) => {
-                save.unreadable(&job.dir.path_of(&job.name), &error);
-                job.folder.ready(save, &mut self.encoder, job.slot, None, false);
+                if error.is_vanished() {
+                    job.folder.release(save, &job.name);
+                    if let Some((name, slot)) = new_name(save, &job) {
+                        save.seen.moved();
+                        job.folder.ready(save, &mut self.encoder, job.slot, None, false);
+                        return self.open(FileJob { name, slot, moves: job.moves + 1, ..job });
+                    }
+                }
+                save.unreadable(&path(), &error);
             }
-            Err(ReadError::Io(error)) => {
-                save.problem(&job.dir.path_of(&job.name), ProblemKind::Unreadable, format!("cannot read: {error}"));
-                job.folder.ready(save, &mut self.encoder, job.slot, None, false);
-            }
-            Err(ReadError::Repository(error)) => save.fail(error.into()),
+            Err(ReadError::Io(error)) => save.problem(&path(), ProblemKind::Unreadable, format!("cannot read: {error}")),
+            Err(ReadError::Repository(error)) => return save.fail(error.into()),
         }
+        take_back(files, 1);
+        job.folder.ready(save, &mut self.encoder, job.slot, None, false);
     }
 
     fn read(&mut self, job: &FileJob, mut file: OpenFile) -> Result<(), ReadError> {
@@ -113,8 +148,10 @@ impl FileWorker<'_> {
         let mut tries = 0;
         loop {
             let stat = *file.stat();
+            self.save.step(Step::Read);
             let large = stat.size > self.save.tools.chunker.min() as u64;
             let content = if large { Content::Large(self.large(&file)?) } else { Content::Small(self.small(&mut file)?) };
+            self.save.step(Step::Look);
             let changed = file.changed_since(&stat)?;
             let retries = if stat.size <= SMALL { RETRIES_SMALL } else { u32::from(stat.size <= MEDIUM) };
             if changed && tries < retries {
@@ -310,6 +347,16 @@ impl LargeFile {
         let entry = save.settled(&done.place, entry);
         done.folder.ready(save, encoder, done.slot, Some(entry), false);
     }
+}
+
+/// A name in the folder that the file which was listed under the job's name has now, if it came after the folder was listed. Whoever gets it
+/// is the one to read it, into the slot that comes with it.
+fn new_name(save: &Save, job: &FileJob) -> Option<(Vec<u8>, usize)> {
+    if job.moves == MOVES {
+        return None;
+    }
+    let names = job.dir.names_of(job.inode).ok()?;
+    names.into_iter().find_map(|name| job.folder.claim(save, &name).map(|slot| (name, slot)))
 }
 
 enum Content {

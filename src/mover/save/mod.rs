@@ -6,15 +6,20 @@
 //! they bound the memory.
 
 mod before;
+mod escaped;
 mod file;
 mod folder;
 mod image;
 mod in_order;
 mod links;
+mod seen;
+#[cfg(test)]
+mod tests;
 mod trust;
 mod walk;
 mod work;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +42,7 @@ use crate::volume::{Dir, Place, VolumeError, is_device};
 
 use self::file::Hole;
 use self::links::Links;
+use self::seen::Seen;
 use self::trust::Trust;
 
 /// What the claims of one mover share.
@@ -51,6 +57,34 @@ pub struct Tools {
     pub threads: usize,
     /// Set from outside to make the mover give up.
     pub stop: Arc<AtomicBool>,
+    /// Called at each step, by tests alone.
+    #[cfg(test)]
+    pub hook: Option<Hook>,
+}
+
+/// What a test does at a step.
+#[cfg(test)]
+pub type Hook = Arc<dyn Fn(Step) + Send + Sync>;
+
+/// Moments of a walk at which a volume in use may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A folder is about to be entered or listed.
+    List,
+    /// A file was handed to the workers.
+    Queue,
+    /// The walk is about to leave a folder.
+    Leave,
+    /// The walk is through.
+    Walked,
+    /// A worker is about to open a file.
+    Open,
+    /// A worker is about to read a file.
+    Read,
+    /// A worker has read a file.
+    Look,
+    /// A worker is done with a file.
+    Done,
 }
 
 /// One claim's run.
@@ -62,6 +96,7 @@ struct Save<'a> {
     hole: Hole,
     trust: Trust,
     links: Links,
+    seen: Seen,
     problems: Mutex<Vec<Problem>>,
     /// The first error that ends the run.
     failure: Mutex<Option<MoverError>>,
@@ -86,12 +121,14 @@ pub fn save_claim(tools: &Tools, claim: &SaveClaim) -> Result<ClaimReport, Mover
         hole: Hole::default(),
         trust: Trust::new(claim, root.times()),
         links: Links::default(),
+        seen: Seen::new(tools.clock.now(), root.times()),
         problems: Mutex::default(),
         failure: Mutex::default(),
         stopping: AtomicBool::new(false),
         root: Mutex::default(),
     };
-    work::run(&save, root);
+    work::run(&save, Arc::clone(&root));
+    escaped::look(&save, &root);
     if let Some(failure) = take(&save.failure) {
         return Err(failure);
     }
@@ -125,6 +162,20 @@ impl Save<'_> {
         }
     }
 
+    #[allow(clippy::unused_self, reason = "tests use it")]
+    fn step(&self, step: Step) {
+        #[cfg(test)]
+        if let Some(hook) = &self.tools.hook {
+            hook(step);
+        }
+        #[cfg(not(test))]
+        let _ = step;
+    }
+
+    fn paths_of_problems(&self) -> HashSet<String> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|problem| problem.path.clone()).collect()
+    }
+
     fn problem(&self, path: &[u8], kind: ProblemKind, reason: String) {
         let path = path_text(path);
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).push(Problem { path, kind, reason });
@@ -133,6 +184,9 @@ impl Save<'_> {
     /// An entry that cannot be read: listed, and no part of the point.
     fn unreadable(&self, path: &[u8], error: &VolumeError) {
         let kind = if error.is_vanished() { ProblemKind::Vanished } else { ProblemKind::Unreadable };
+        if error.is_vanished() {
+            self.seen.moved();
+        }
         self.problem(path, kind, error.reason());
     }
 

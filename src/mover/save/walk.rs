@@ -8,12 +8,13 @@ use crate::model::entry::{Attrs, Entry, Kind};
 use crate::model::exclude::Reach;
 use crate::model::id::Id;
 use crate::model::mover_job::ProblemKind;
-use crate::mover::counters::add;
+use crate::mover::counters::{add, take_back};
 use crate::mover::error::MoverError;
-use crate::mover::save::Save;
 use crate::mover::save::before::Trees;
 use crate::mover::save::file::FileJob;
 use crate::mover::save::folder::{self, Folder};
+use crate::mover::save::seen::Listed;
+use crate::mover::save::{Save, Step};
 use crate::repository::codec::Encoder;
 use crate::repository::entries;
 use crate::repository::pack::BlobKind;
@@ -25,11 +26,18 @@ const MAX_OPEN: usize = 128;
 const LISTED: usize = 4096;
 /// Names whose memory is given back at a time.
 const FORGOTTEN: usize = 1 << 16;
+/// How often a folder that goes on changing is listed again before the walk leaves it.
+const ROUNDS: u32 = 3;
 
 /// One folder on the way down.
 struct Level {
     folder: Arc<Folder>,
     entries: Entries,
+    /// The folder's record before it was listed.
+    stat: Stat,
+    rounds: u32,
+    /// Slots of the entries that are left, where they came after the folder was listed.
+    late: std::vec::IntoIter<usize>,
     /// What the previous point has in the folder, from behind the next one on.
     before: Before,
     slot: usize,
@@ -71,6 +79,10 @@ impl Walk<'_> {
                 return;
             }
             let Some((slot, raw)) = level.next(&dir) else {
+                save.step(Step::Leave);
+                if level.list_again(save, &dir) {
+                    continue;
+                }
                 if level.before.next.is_some() {
                     level.folder.differs();
                 }
@@ -141,9 +153,13 @@ impl Walk<'_> {
         ahead: bool,
         reach: Reach,
     ) -> Result<(Arc<Dir>, Level), VolumeError> {
+        self.save.step(Step::List);
         let child = stack.enter(&raw.name)?;
         let enter = || {
             let known = before.as_ref().filter(|before| same_times(&before.attrs, child.stat()));
+            if known.is_none() && self.save.seen.may_have_changed(child.stat()) {
+                self.save.seen.moved();
+            }
             let attrs = match known {
                 Some(before) => child.stat().attrs(before.attrs.xattrs.clone()),
                 None => child.attrs()?,
@@ -174,11 +190,13 @@ impl Walk<'_> {
         ahead: bool,
         reach: Reach,
     ) -> Result<Level, VolumeError> {
+        self.save.step(Step::List);
         let mut names = dir.names()?;
         if !reach.is_empty() {
             // Before anything of it is looked at: what is excluded may be what cannot be.
             names.retain(|name| !self.save.exclude.has(&reach, name));
         }
+        self.save.seen.enter(dir.stat().inode, dir.place());
         let entries = if names.len() <= LISTED { Entries::Listed(dir.records(&names)?.into_iter()) } else { Entries::Named(names, 0) };
         add(&self.save.tools.counters.dirs, 1);
         let mut trees = Before { ahead, ..Before::default() };
@@ -193,14 +211,17 @@ impl Walk<'_> {
                 None
             }
         });
-        let folder = Folder::new(parent, entry, before, entries.len());
+        let listed = entries.hashes(self.save, dir.stat().inode);
+        let folder = Folder::new(parent, entry, before, entries.len(), listed);
         trees.step(&folder);
-        Ok(Level { folder, entries, before: trees, slot: 0, reach })
+        Ok(Level { folder, entries, stat: *dir.stat(), rounds: 0, late: Vec::new().into_iter(), before: trees, slot: 0, reach })
     }
 
     /// The entries that were not reached are no part of the point.
     fn abandon(&mut self, level: &Level) {
-        for slot in level.slot..level.slot + level.entries.len() {
+        // Of the entries that are left, those that came late have slots of their own.
+        let late = level.late.as_slice();
+        for slot in late.iter().copied().chain(level.slot..level.slot + level.entries.len() - late.len()) {
             level.folder.ready(self.save, &mut self.encoder, slot, None, false);
         }
         level.folder.walked(self.save, &mut self.encoder);
@@ -218,9 +239,11 @@ impl Walk<'_> {
         }
         let done = match raw.stat.kind {
             FileKind::File => {
-                let job = FileJob { folder: Arc::clone(folder), slot, dir: Arc::clone(dir), name: raw.name };
+                let job =
+                    FileJob { folder: Arc::clone(folder), slot, dir: Arc::clone(dir), name: raw.name, inode: raw.stat.inode, moves: 0 };
                 // Nobody listens only when the run is being stopped.
                 let _ = self.files.send(job);
+                save.step(Step::Queue);
                 return;
             }
             FileKind::Dir => {
@@ -228,7 +251,7 @@ impl Walk<'_> {
                 save.problem(&dir.path_of(&raw.name), ProblemKind::Unreadable, reason);
                 let attrs = normal(raw.stat.attrs(Vec::new()), true);
                 let entry = Entry { name: raw.name, kind: Kind::Dir { subtree: None }, attrs };
-                Folder::new(Some((Arc::clone(folder), slot)), entry, None, 0).walked(save, &mut self.encoder);
+                Folder::new(Some((Arc::clone(folder), slot)), entry, None, 0, Listed::default()).walked(save, &mut self.encoder);
                 return;
             }
             FileKind::Unknown => {
@@ -241,10 +264,14 @@ impl Walk<'_> {
             Ok(entry) => {
                 let entry = entry.map(|entry| save.settled(dir.place(), entry));
                 let same = entry.is_some() && entry == before;
+                if entry.is_none() {
+                    take_back(&save.tools.counters.files, 1);
+                }
                 folder.ready(save, &mut self.encoder, slot, entry, same);
             }
             Err(error) => {
                 save.unreadable(&dir.path_of(&raw.name), &error);
+                take_back(&save.tools.counters.files, 1);
                 folder.ready(save, &mut self.encoder, slot, None, false);
             }
         }
@@ -289,8 +316,45 @@ impl Level {
                 }
             }
         };
-        self.slot += 1;
-        Some((self.slot - 1, entry))
+        let slot = self.late.next().unwrap_or_else(|| {
+            self.slot += 1;
+            self.slot - 1
+        });
+        Some((slot, entry))
+    }
+
+    /// Before the walk leaves the folder: if it changed since it was listed, the names that came are the next entries.
+    fn list_again(&mut self, save: &Save, dir: &Dir) -> bool {
+        let now = match dir.restat() {
+            Ok(now) if self.stat.differs_in_content(&now) => now,
+            _ => return false,
+        };
+        save.seen.moved();
+        if self.rounds == ROUNDS {
+            return false;
+        }
+        (self.rounds, self.stat) = (self.rounds + 1, now);
+        let Ok(names) = dir.names() else { return false };
+        let mut came = Vec::new();
+        let mut slots = Vec::new();
+        for (name, _) in names.iter() {
+            // What is gone again is as if it had never come.
+            if !save.exclude.has(&self.reach, name)
+                && !self.folder.is_listed(save, name)
+                && let Ok(stat) = dir.stat_of(name)
+                && let Some(slot) = self.folder.claim(save, name)
+            {
+                came.push(RawEntry { name: name.to_vec(), stat });
+                slots.push(slot);
+            }
+        }
+        (self.entries, self.late) = (Entries::Listed(came.into_iter()), slots.into_iter());
+        // What is left of the previous point's entries is not there any more; and what came late is read.
+        if self.before.next.take().is_some() {
+            self.folder.differs();
+        }
+        self.before = Before::default();
+        self.entries.len() > 0
     }
 
     /// The entry of this name in the previous point: both are in the order of names, so that one pass over each is enough.
@@ -332,6 +396,14 @@ impl Before {
 }
 
 impl Entries {
+    fn hashes(&self, save: &Save, folder: u64) -> Listed {
+        let hash = |name: &[u8]| save.seen.hash(folder, name);
+        Listed::new(match self {
+            Entries::Listed(list) => list.as_slice().iter().map(|entry| hash(&entry.name)).collect(),
+            Entries::Named(names, _) => names.iter().map(|(name, _)| hash(name)).collect(),
+        })
+    }
+
     fn len(&self) -> usize {
         match self {
             Entries::Listed(list) => list.len(),

@@ -5,10 +5,10 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, bounded, select};
 
-use crate::mover::save::Save;
 use crate::mover::save::before::{self, Trees};
 use crate::mover::save::file::{ChunkJob, FileJob, FileWorker};
 use crate::mover::save::walk::Walk;
+use crate::mover::save::{Save, Step};
 use crate::repository::codec::Encoder;
 use crate::volume::Dir;
 
@@ -42,6 +42,7 @@ pub fn run(save: &Save, root: Arc<Dir>) {
         drop((file_jobs, chunk_jobs, chunks));
         let encoder = encoders.pop().expect("one for each thread");
         Walk { save, encoder, trees: Trees::new(trees), files }.run(&root);
+        save.step(Step::Walked);
     });
 }
 
