@@ -151,6 +151,10 @@ impl Scenario {
         self
     }
 
+    pub fn has_stock(&self) -> bool {
+        self.actors.iter().flat_map(|actor| actor.rounds.iter().flatten()).any(|step| matches!(step.role, Role::Stock(_)))
+    }
+
     /// Nobody removes the lock of somebody who lives, and no store lies: all must go well then.
     pub fn is_lawful(&self) -> bool {
         let breaks = |step: &Step| step.role == Role::Stock(Stock::AfterUnlock);

@@ -5,7 +5,7 @@
 //! the stores that are supported show an object in every list that begins after its put, so either this one's second list shows the
 //! exclusive lock, or that one's does this lock; and [`Lock::prove`] looks once more before a seal. A holder refreshes every 2 minutes by
 //! writing the new object before it removes the old one. One that could not refresh for 20 minutes must take its lock for lost, 10 minutes
-//! before others may.
+//! before others may. A lock that excludes one that is held, and is not refreshed, is of a locker that died before it withdrew.
 
 mod record;
 mod refresh;
@@ -14,6 +14,7 @@ mod survey;
 pub use record::{LockIdentity, LockRecord};
 pub use survey::{Standing, locks, unlock};
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ use crate::store::ErrorKind;
 const SETTLE: Duration = Duration::from_millis(200);
 /// How long a lock is good for without a refresh.
 const LOST_AFTER: Duration = Duration::from_secs(20 * 60);
+/// Whoever holds a lock has refreshed it twice in this time; one that came too late has withdrawn, unless it died before it could.
+const CONTENDS: Duration = Duration::from_secs(5 * 60);
 
 /// What a lock allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +95,8 @@ struct State {
     old: Vec<Id>,
     /// A put failed and may have made an object whose name is not known.
     uncertain: bool,
+    /// Locks that somebody put while this one stood, and left behind: they never held anything.
+    left: HashSet<String>,
     /// When `current` was written. Both clocks count: the wall clock goes on while a machine sleeps, the other cannot be set back.
     written: (DateTime<Utc>, Instant),
 }
@@ -235,22 +240,41 @@ impl Core {
         let reason = if state.age(&self.options.clock) >= LOST_AFTER {
             "it could not be refreshed for 20 minutes".to_owned()
         } else {
-            let mine = key(&state.current);
-            let look = || conflict(&self.repository, self.exclusive, &self.nonce, Some(&mine), &self.options.clock);
-            let (mut keys, mut holder) = look().await?;
-            if holder.is_some() {
-                // For as long as it takes one who came later to notice and withdraw.
-                tokio::time::sleep(2 * SETTLE).await;
-                (keys, holder) = look().await?;
-            }
+            let (keys, holder) = self.contended(state).await?;
             match holder {
-                _ if !keys.contains(&mine) => "somebody removed it".to_owned(),
+                _ if !keys.contains(&key(&state.current)) => "somebody removed it".to_owned(),
                 Some(holder) => format!("at the same time the repository was held by {holder}"),
                 None => return Ok(()),
             }
         };
         self.lost.send_replace(Some(reason.clone()));
         Err(self.lost_error(reason))
+    }
+
+    /// The names of all locks, and who holds what excludes this one. Whoever puts a lock while this one stands sees it and withdraws, sooner or
+    /// later; one of ours that died before it did leaves its lock, but does not refresh it. So what is contended is looked at until it is clear:
+    /// to take the lock for lost ends the work of hours.
+    async fn contended(&self, state: &mut State) -> Result<(Vec<String>, Option<String>), RepositoryError> {
+        let mine = key(&state.current);
+        let (begun, mut pause) = (Instant::now(), 2 * SETTLE);
+        let mut first: Option<Vec<Standing>> = None;
+        loop {
+            let (keys, mut others) = conflicts(&self.repository, self.exclusive, &self.nonce, Some(&mine), &self.options.clock).await?;
+            others.retain(|lock| !state.left.contains(&lock.key));
+            let first = first.get_or_insert_with(|| others.clone());
+            let is_kept = |lock: &&Standing| first.iter().any(|before| before.key != lock.key && before.is_the_same_as(lock));
+            let holder = others.iter().find(is_kept);
+            if others.is_empty() || holder.is_some() || !keys.contains(&mine) {
+                return Ok((keys, holder.map(|lock| lock.describe(self.options.clock.now()))));
+            }
+            if begun.elapsed() >= CONTENDS {
+                let (left, rest): (Vec<_>, Vec<_>) = others.into_iter().partition(Standing::is_ours);
+                state.left.extend(left.into_iter().map(|lock| lock.key));
+                return Ok((keys, rest.first().map(|lock| lock.describe(self.options.clock.now()))));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(10));
+        }
     }
 
     async fn remove(&self, look: bool) -> Result<(), RepositoryError> {
@@ -280,39 +304,41 @@ enum Attempt {
 }
 
 async fn attempt(repository: &Repository, exclusive: bool, nonce: &str, options: &LockOptions) -> Result<Attempt, RepositoryError> {
-    if let Some(holder) = conflict(repository, exclusive, nonce, None, &options.clock).await?.1 {
-        return Ok(Attempt::Conflict(holder));
+    let now = || options.clock.now();
+    if let Some(holder) = conflicts(repository, exclusive, nonce, None, &options.clock).await?.1.first() {
+        return Ok(Attempt::Conflict(holder.describe(now())));
     }
     let state = put(repository, exclusive, nonce, options).await?;
     if exclusive {
         tokio::time::sleep(SETTLE).await;
     }
     let mine = key(&state.current);
-    let outcome = conflict(repository, exclusive, nonce, Some(&mine), &options.clock).await;
-    if let Ok((keys, None)) = &outcome
+    let outcome = conflicts(repository, exclusive, nonce, Some(&mine), &options.clock).await;
+    if let Ok((keys, others)) = &outcome
+        && others.is_empty()
         && keys.contains(&mine)
     {
         return Ok(Attempt::Held(state));
     }
     repository.store().delete(&[mine]).await?;
-    let (_, holder) = outcome?;
-    Ok(Attempt::Conflict(holder.unwrap_or_else(|| "somebody who removes locks".to_owned())))
+    let (_, others) = outcome?;
+    Ok(Attempt::Conflict(others.first().map_or_else(|| "somebody who removes locks".to_owned(), |holder| holder.describe(now()))))
 }
 
-/// The names of all locks that stand, and who of them is in the way of such a lock. `own` need not be read to be known.
-async fn conflict(
+/// The names of all locks that stand, and which of them are in the way of such a lock. `own` need not be read to be known.
+async fn conflicts(
     repository: &Repository,
     exclusive: bool,
     nonce: &str,
     own: Option<&str>,
     clock: &Clock,
-) -> Result<(Vec<String>, Option<String>), RepositoryError> {
+) -> Result<(Vec<String>, Vec<Standing>), RepositoryError> {
     let (keys, standing) = survey::locks_but(repository, own).await?;
     // The dead go even where they are not in our way: stock restic, which cannot tell that they are dead, is kept from pruning by them.
     let others: Vec<Standing> = standing.into_iter().filter(|lock| !lock.is_of(nonce)).collect();
-    let alive = survey::reap(repository, others, clock).await?;
-    let now = clock.now();
-    Ok((keys, alive.iter().find(|lock| exclusive || lock.exclusive()).map(|lock| lock.describe(now))))
+    let mut alive = survey::reap(repository, others, clock).await?;
+    alive.retain(|lock| exclusive || lock.exclusive());
+    Ok((keys, alive))
 }
 
 /// restic finds out whether the owner of a lock on its machine lives by sending it SIGHUP, and ignores that signal itself. So must we: the
@@ -329,7 +355,7 @@ async fn put(repository: &Repository, exclusive: bool, nonce: &str, options: &Lo
     let record = LockRecord::new(&options.identity, exclusive, nonce, options.clock.local());
     let plain = serde_json::to_vec(&record).map_err(|error| RepositoryError::damaged("a lock to be written", error))?;
     let current = repository.put_sealed("locks", &plain).await?;
-    Ok(State { current, old: Vec::new(), uncertain: false, written })
+    Ok(State { current, old: Vec::new(), uncertain: false, left: HashSet::new(), written })
 }
 
 fn key(id: &Id) -> String {
@@ -477,6 +503,45 @@ mod tests {
         assert!(matches!(lock.prove().await, Err(RepositoryError::LockLost { .. })));
         tokio::time::sleep(30 * MINUTE).await;
         assert_eq!(keys(&repository).await, [""; 0]);
+    }
+
+    /// An exclusive lock of ours that another machine put.
+    async fn contender(repository: &Repository, clock: &Clock) -> Id {
+        let identity = LockIdentity { hostname: "elsewhere".into(), ..LockIdentity::default() };
+        let record = LockRecord::new(&identity, true, "another", clock.local());
+        repository.put_sealed("locks", &serde_json::to_vec(&record).unwrap()).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_dies_while_it_asks_to_be_alone_takes_no_lock_from_others() {
+        let (repository, clock) = (repository().await, clock());
+        let lock = Lock::acquire(&repository, Mode::Shared, &options(MINUTE, &clock), &Silent).await.unwrap();
+        contender(&repository, &clock).await;
+        let began = Instant::now();
+        lock.prove().await.unwrap();
+        assert!(began.elapsed() < 6 * MINUTE);
+        // Once known, it is waited for no more.
+        let began = Instant::now();
+        lock.prove().await.unwrap();
+        assert!(began.elapsed() < MINUTE / 60);
+        // And all the while the lock is kept fresh.
+        tokio::time::sleep(30 * MINUTE).await;
+        lock.prove().await.unwrap();
+        lock.release().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_is_lost_beside_one_that_excludes_it_and_is_kept_fresh() {
+        let (repository, clock) = (repository().await, clock());
+        let lock = Lock::acquire(&repository, Mode::Shared, &options(MINUTE, &clock), &Silent).await.unwrap();
+        let before = contender(&repository, &clock).await;
+        let refresh = async {
+            tokio::time::sleep(2 * MINUTE).await;
+            contender(&repository, &clock).await;
+            repository.store().delete(&[key(&before)]).await.unwrap();
+        };
+        let (proven, ()) = tokio::join!(lock.prove(), refresh);
+        assert!(proven.unwrap_err().to_string().contains("an exclusive lock of pid"));
     }
 
     #[tokio::test(start_paused = true)]

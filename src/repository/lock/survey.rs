@@ -41,7 +41,21 @@ impl Standing {
     }
 
     pub(super) fn is_of(&self, nonce: &str) -> bool {
-        self.record.as_ref().and_then(|record| record.keepset.as_ref()).is_some_and(|ours| ours.nonce == nonce)
+        self.nonce() == Some(nonce)
+    }
+
+    /// One of our own.
+    pub(super) fn is_ours(&self) -> bool {
+        self.nonce().is_some()
+    }
+
+    /// The same lock, perhaps refreshed. Of other programs' it is not known.
+    pub(super) fn is_the_same_as(&self, other: &Standing) -> bool {
+        self.is_ours() && self.nonce() == other.nonce()
+    }
+
+    fn nonce(&self) -> Option<&str> {
+        self.record.as_ref().and_then(|record| record.keepset.as_ref()).map(|ours| ours.nonce.as_str())
     }
 }
 
