@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
+use std::process::{Child, Command, Stdio};
 
 use bytes::Bytes;
 use keepset::clock::Clock;
@@ -329,6 +331,56 @@ async fn what_is_wrong_with_key_or_bucket_is_told_also_where_a_head_says_nothing
     }
     double.now(|quirks| quirks.refuses = Some((404, "NoSuchKey")));
     fails(&store.list("keys").await.unwrap_err(), ErrorKind::NoSuchBucket, "NoSuchKey", "without the bucket");
+}
+
+/// A server of TLS with a certificate that `openssl req` makes with these arguments; gone when dropped.
+struct Tls {
+    server: Child,
+    address: String,
+    folder: tempfile::TempDir,
+}
+
+impl Tls {
+    fn start(args: &[&str]) -> Tls {
+        let folder = tempfile::tempdir().unwrap();
+        let openssl = |args: &[&str]| {
+            let mut command = Command::new("openssl");
+            command.args(args).current_dir(folder.path()).stdin(Stdio::null()).stderr(Stdio::null());
+            command
+        };
+        let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=store"];
+        let name = ["-keyout", "key.pem", "-out", "certificate.pem", "-addext", "subjectAltName=IP:127.0.0.1"];
+        assert!(openssl(&[&new[..], &name[..], args].concat()).status().unwrap().success());
+        let serve = ["s_server", "-accept", "127.0.0.1:0", "-cert", "certificate.pem", "-key", "key.pem", "-www"];
+        let mut server = openssl(&serve).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let address = lines.find_map(|line| Some(line.strip_prefix("ACCEPT ")?.trim().to_owned())).unwrap();
+        std::thread::spawn(move || lines.count());
+        Tls { server, address, folder }
+    }
+
+    fn list(&self) -> StoreError {
+        let bundle = self.folder.path().join("certificate.pem");
+        let variables = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_CA_BUNDLE", bundle.to_str().unwrap())];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let store = Store::open(&format!("s3:https://{}/bucket/k", self.address).parse().unwrap(), &variables).unwrap();
+        tokio::runtime::Runtime::new().unwrap().block_on(store.list("keys")).unwrap_err()
+    }
+}
+
+impl Drop for Tls {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn an_authoritys_certificate_shown_as_the_servers_own_is_told() {
+    fails(&Tls::start(&[]).list(), ErrorKind::BadCertificate, "CaUsedAsEndEntity", "CA:FALSE");
+    // With what the hint says the connection stands, and what is behind it is seen to be no store.
+    let error = Tls::start(&["-addext", "basicConstraints=critical,CA:FALSE"]).list();
+    assert_ne!(error.kind, ErrorKind::BadCertificate, "{error:?}");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::Event;
 use url::form_urlencoded;
 
-use crate::store::error::{Answer, ErrorKind};
+use crate::store::error::{Answer, ErrorKind, of_certificate};
 
 /// More strays than these are not remembered by name.
 const MOST_STRAYS: usize = 1000;
@@ -114,7 +114,10 @@ impl Asked {
 impl HttpService for Answers {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let asked = Asked::of(&request);
-        let answer = self.client.execute(request).await?;
+        let answer = self.client.execute(request).await.map_err(|error| match of_certificate(&error) {
+            Some(refusal) => refusal.into(),
+            None => error,
+        })?;
         let status = answer.status().as_u16();
         if status >= 500 {
             let (parts, body) = answer.into_parts();
@@ -146,14 +149,7 @@ impl Answers {
         match page.root.as_str() {
             "ListBucketResult" | "EnumerationResults" => {}
             "Error" => return told_by_a_success(HttpResponse::from_parts(parts, body.into()), &page),
-            other => {
-                return Err(Refusal {
-                    kind: ErrorKind::Unsupported,
-                    text: format!("what answered is no object store: its list begins with <{other}>"),
-                    hint: Some("check the endpoint: a web page or a proxy answers there"),
-                }
-                .into());
-            }
+            _ => return Err(no_store(&body).into()),
         }
         page.is_followed_by_the_rest(before)?;
         if page.cut.is_empty() {
@@ -213,6 +209,16 @@ fn told_by_a_success(mut answer: HttpResponse, page: &Page) -> Result<HttpRespon
     };
     *answer.status_mut() = status.try_into().map_err(|e| HttpError::new(HttpErrorKind::Unknown, e))?;
     Ok(answer)
+}
+
+/// Of an answer that no store gives.
+fn no_store(body: &[u8]) -> Refusal {
+    let begin: String = String::from_utf8_lossy(body).trim_start().chars().take_while(|c| !c.is_control()).take(40).collect();
+    Refusal {
+        kind: ErrorKind::Unsupported,
+        text: format!("what answered is no object store: its answer begins with `{begin}`"),
+        hint: Some("check the endpoint: a web page or a proxy answers there"),
+    }
 }
 
 fn unsupported(told: &Answer) -> Refusal {
@@ -275,7 +281,15 @@ impl Place {
 
 impl Page {
     fn read(body: &[u8]) -> Result<Page, Refusal> {
-        let bad = |what: String| Refusal { kind: ErrorKind::Other, text: format!("the store's answer is no XML: {what}"), hint: None };
+        // Of what a store has begun to say, the rest may come with another try; of anything else it will not.
+        let bad = |page: &Page, kind: ErrorKind, what: &str| {
+            let is_a_stores = ["ListBucketResult", "EnumerationResults", "DeleteResult", "Error"].contains(&page.root.as_str());
+            if is_a_stores || body.is_empty() {
+                Refusal { kind, text: format!("the store's answer is no XML: {what}"), hint: None }
+            } else {
+                no_store(body)
+            }
+        };
         let mut page = Page::default();
         let mut places: Vec<Place> = Vec::new();
         let (mut text, mut begun, mut name) = (String::new(), 0, None);
@@ -283,7 +297,7 @@ impl Page {
         reader.config_mut().expand_empty_elements = true;
         loop {
             let at = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
-            match reader.read_event().map_err(|e| bad(e.to_string()))? {
+            match reader.read_event().map_err(|e| bad(&page, ErrorKind::Other, &e.to_string()))? {
                 Event::Start(start) => {
                     let place = Place::below(places.last().copied(), start.local_name().as_ref());
                     match place {
@@ -314,8 +328,7 @@ impl Page {
                     _ => {}
                 },
                 Event::Eof if places.is_empty() && !page.root.is_empty() => return Ok(page),
-                // Worth another try.
-                Event::Eof => return Err(Refusal { kind: ErrorKind::Busy, ..bad("it ends early".to_owned()) }),
+                Event::Eof => return Err(bad(&page, ErrorKind::Busy, "it ends early")),
                 _ => {}
             }
         }
@@ -385,9 +398,9 @@ mod tests {
             assert_eq!(body[found.cut[0].clone()], entry(key), "{key}");
         }
         assert_eq!(page(&listing(&entry("k/&amp;//x"))).strays, ["k/&//x"]);
-        let bytes = [listing("").as_bytes(), b""].concat();
-        let cut = bytes.len() - "</ListBucketResult>".len();
-        let bytes = [&bytes[..cut], b"<Contents><Key>k/\xff</Key></Contents></ListBucketResult>"].concat();
+        let end = "</ListBucketResult>";
+        let open = listing("").trim_end_matches(end).to_owned();
+        let bytes = [open.as_bytes(), b"<Contents><Key>k/\xff</Key></Contents>", end.as_bytes()].concat();
         assert_eq!(Page::read(&bytes).unwrap().strays, ["k/\u{fffd}"]);
     }
 
@@ -423,7 +436,9 @@ mod tests {
     fn what_is_no_xml_or_ends_early_is_an_error() {
         for (body, kind) in [
             ("", ErrorKind::Busy),
-            ("no list", ErrorKind::Busy),
+            ("no list", ErrorKind::Unsupported),
+            ("<!DOCTYPE html><html><meta><body>Who are you?<br></html>", ErrorKind::Unsupported),
+            ("<html><p>Who are you?", ErrorKind::Unsupported),
             ("<ListBucketResult><Contents>", ErrorKind::Busy),
             ("<ListBucketResult></Else>", ErrorKind::Other),
         ] {

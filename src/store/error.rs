@@ -199,12 +199,10 @@ fn classify(error: &object_store::Error) -> Classified {
             if let Some(refusal) = http.source().and_then(|source| source.downcast_ref::<Refusal>()) {
                 return (refusal.kind, Cause::Text(refusal.text.clone()), refusal.hint);
             }
-            let cause = innermost(http);
-            let is_authority = cause.contains("CaUsedAsEndEntity");
-            let hint = "the server shows the certificate of an authority as its own: make it one with basicConstraints=CA:FALSE (openssl req -x509 \
-                        makes CA:TRUE), signed by your authority, and trust that by AWS_CA_BUNDLE or SSL_CERT_FILE";
-            let kind = if is_authority || cause.contains("certificate") { ErrorKind::BadCertificate } else { http_kind(http) };
-            return (kind, Cause::Text(cause), is_authority.then_some(hint));
+            return match of_certificate(http) {
+                Some(refusal) => (refusal.kind, Cause::Text(refusal.text), refusal.hint),
+                None => (http_kind(http), Cause::Text(innermost(http)), None),
+            };
         }
         let shown = at.to_string();
         // Where no key is given, the library asks the machine it runs on; that address in an error means nobody there had one.
@@ -252,6 +250,16 @@ fn copy(error: &io::Error) -> io::Error {
         Some(number) => io::Error::from_raw_os_error(number),
         None => io::Error::new(error.kind(), error.to_string()),
     }
+}
+
+/// What is wrong with the server's certificate, where that is the failure: it stays wrong, so that no repetition helps.
+pub(super) fn of_certificate(error: &HttpError) -> Option<Refusal> {
+    let text = innermost(error);
+    let is_authority = text.contains("CaUsedAsEndEntity");
+    let hint = "the server shows the certificate of an authority as its own: make it one with basicConstraints=CA:FALSE (openssl req -x509 makes \
+                CA:TRUE), signed by your authority, and trust that by AWS_CA_BUNDLE or SSL_CERT_FILE";
+    let is_bad = is_authority || text.contains("certificate");
+    is_bad.then(|| Refusal { kind: ErrorKind::BadCertificate, text, hint: is_authority.then_some(hint) })
 }
 
 fn http_kind(error: &HttpError) -> ErrorKind {

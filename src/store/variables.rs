@@ -15,8 +15,8 @@ use url::Url;
 use crate::store::error::{ErrorKind, StoreError};
 use crate::store::location::Location;
 
-/// Variables that are read by their name here, besides those that the library knows.
-const BY_NAME: &[&str] = &["AWS_CA_BUNDLE", "AZURE_ACCOUNT_NAME", "AZURE_ACCOUNT_KEY", "AZURE_ACCOUNT_SAS"];
+/// restic's names, which are read besides those that the library knows.
+const OF_RESTIC: &[&str] = &["AZURE_ACCOUNT_NAME", "AZURE_ACCOUNT_KEY", "AZURE_ACCOUNT_SAS"];
 /// Values that are documents and paths of files, which never become a header as they are.
 const FREE: &[&str] = &[
     "GOOGLE_SERVICE_ACCOUNT_KEY",
@@ -146,9 +146,11 @@ fn is_read(name: &str, location: &Location) -> bool {
         Location::Folder(_) => return false,
         Location::S3 { .. } => name.starts_with("AWS_") && (AmazonS3ConfigKey::from_str(&lower).is_ok() || names_a_profile(name)),
         Location::Gcs { .. } => name.starts_with("GOOGLE_") && GoogleConfigKey::from_str(&lower).is_ok(),
-        Location::Azure { .. } => name.starts_with("AZURE_") && AzureConfigKey::from_str(&lower).is_ok(),
+        Location::Azure { .. } => {
+            name.starts_with("AZURE_") && (AzureConfigKey::from_str(&lower).is_ok() || OF_RESTIC.contains(&name))
+        }
     };
-    known || BY_NAME.contains(&name)
+    known || name == "AWS_CA_BUNDLE"
 }
 
 fn names_a_profile(name: &str) -> bool {
@@ -214,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_variable_that_the_store_does_not_read_may_hold_anything() {
-        for other in ["AWS_PAGER", "AZURE_STORAGE_ACCOUNT_KEY", "GOOGLE_BEARER_TOKEN"] {
+        for other in ["AWS_PAGER", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_ACCOUNT_KEY", "GOOGLE_BEARER_TOKEN"] {
             assert!(open("s3://bucket", &[KEY[0], KEY[1], (other, "a\nb")]).is_ok(), "{other}");
         }
     }

@@ -1,14 +1,15 @@
 #!/bin/bash
 # Sees to the Debian packages that the tests need: stock restic as the oracle, setfattr and setfacl for trees of every kind, curl for
-# what only a signed request gets, databases for the probes of drills, npm for the server that stands for Azure. With the word "cluster": what the Kubernetes test bed runs on.
+# what only a signed request gets, databases for the probes of drills, npm for the server that stands for Azure,
+# openssl for servers' certificates. With the word "cluster": what the Kubernetes test bed runs on.
 set -euo pipefail
 
 # What must be there, a command or a path, and the package that brings it.
 declare -A package=([restic]=restic [mkfs.btrfs]=btrfs-progs [losetup]=mount [setfattr]=attr [setfacl]=acl [curl]=curl [pg_ctlcluster]=postgresql
-    [redis-check-rdb]=redis-tools [node]=nodejs [npm]=npm)
+    [redis-check-rdb]=redis-tools [node]=nodejs [npm]=npm [openssl]=openssl)
 if [ "${1:-}" = cluster ]; then
     package+=([containerd]=containerd [runc]=runc [/usr/lib/cni/bridge]=containernetworking-plugins [nft]=nftables
-        [ip]=iproute2 [openssl]=openssl [flock]=util-linux [resize2fs]=e2fsprogs [sysctl]=procps
+        [ip]=iproute2 [flock]=util-linux [resize2fs]=e2fsprogs [sysctl]=procps
         [strip]=binutils [python3]=python3)
 fi
 missing=()
