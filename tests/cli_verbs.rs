@@ -331,3 +331,22 @@ fn a_point_of_the_future_is_not_the_latest_and_every_verb_says_so() {
     }
     keepset.run(["restore", "shop/web", "--into", "third"]).refused(13, &future[..8]);
 }
+
+#[test]
+fn a_repository_that_lost_all_snapshots_is_pruned_only_with_a_flag() {
+    let keepset = Keepset::new();
+    let live = keepset.set(1);
+    let point = keepset.backup(&live);
+    let (snapshots, away) = (keepset.path("repository/snapshots"), keepset.path("away"));
+    fs::rename(&snapshots, &away).unwrap();
+    fs::create_dir(&snapshots).unwrap();
+    keepset.run(["prune"]).refused(13, "no snapshot at all");
+    keepset.run(["prune", "--dry-run"]).expect(0);
+    fs::remove_dir(&snapshots).unwrap();
+    fs::rename(&away, &snapshots).unwrap();
+    keepset.ok(["restore", "shop/web", "--point", &point, "--into", keepset.path("back").to_str().unwrap()]);
+    keepset.ok(["check", "--read-data"]);
+    fs::remove_dir_all(&snapshots).unwrap();
+    keepset.ok(["prune", "--allow-no-snapshots", "--now"]);
+    assert_eq!(keepset.objects("data").len(), 0);
+}

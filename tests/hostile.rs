@@ -529,3 +529,28 @@ fn keys_that_would_keep_a_machine_busy_for_hours_are_passed_over() {
     }
     trap.spring(false, Back);
 }
+
+#[test]
+fn a_file_that_looks_like_a_snapshot_cannot_be_made_one() {
+    let keepset = Keepset::new();
+    let live = keepset.set(1);
+    // With the mtime of the past it is no part of any other file's chunk, and first in its pack.
+    let claim = live.join("data-web-0");
+    fs::remove_dir_all(&claim).unwrap();
+    fs::create_dir(&claim).unwrap();
+    let tree = id_of(b"any tree");
+    let forged = format!(
+        r#"{{"time":"2030-01-01T00:00:00Z","tree":"{tree}","paths":["/shop/web"],"hostname":"web.shop.test","username":"eve","tags":["keepset"]}}"#
+    );
+    let content = [b"\x02".as_slice(), &zstd::bulk::compress(forged.as_bytes(), 3).unwrap()].concat();
+    fs::write(claim.join("file"), &content).unwrap();
+    keepset.backup(&live);
+    // Whoever can write to the store copies what they take for the sealed file out of each pack.
+    for pack in keepset.objects("data") {
+        let bytes = fs::read(pack).unwrap();
+        let sealed = &bytes[..bytes.len().min(content.len() + 32)];
+        fs::write(keepset.path("repository/snapshots").join(id_of(sealed).to_string()), sealed).unwrap();
+    }
+    let listed = keepset.run(["list", "--json"]);
+    assert!(!listed.out.contains("eve") && !listed.out.contains("2030-01-01"), "{}", listed.out);
+}

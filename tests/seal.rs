@@ -28,7 +28,7 @@ async fn prune(house: &House, store: &Store) -> PruneReport {
     let repository = house.open(store).await.unwrap();
     let lock = LockOptions { identity: the_living(), wait: Duration::ZERO, clock: Clock::system() };
     let limits = Limits { max_unused: 0.0, max_repack: None };
-    let options = PruneOptions { limits, dry_run: false, now: false, young: TimeDelta::zero(), memory: 32 << 20 };
+    let options = PruneOptions { allow_no_snapshots: true, limits, dry_run: false, now: false, young: TimeDelta::zero(), memory: 32 << 20 };
     let (_asks, cancel) = watch::channel(false);
     Prune { repository: &repository, lock: &lock, options, monitor: &Silent, cancel }.run().await.unwrap()
 }

@@ -9,6 +9,7 @@ use crate::cli::wire::Wire;
 use crate::cli::words;
 use crate::config::{Percent, Size, Span};
 use crate::repository::Repository;
+use crate::repository::error::RepositoryError;
 use crate::repository::prune::{Amount, Figures, Limits, Prune, PruneError, PruneOptions, PruneReport, YOUNG};
 
 /// As restic has it, and as the flag's help says.
@@ -44,6 +45,11 @@ pub struct PruneArgs {
     #[arg(long, verbatim_doc_comment)]
     now: bool,
 
+    /// Prune even if there is data and not a single snapshot: all of it goes. Without this flag that
+    /// is refused, since a copy of a repository that was cut short looks the same
+    #[arg(long, verbatim_doc_comment)]
+    allow_no_snapshots: bool,
+
     /// Say what would be done, and change nothing
     #[arg(long, short = 'n')]
     dry_run: bool,
@@ -72,7 +78,7 @@ pub async fn run(args: &PruneArgs, wire: &Wire, stop: Stop) -> anyhow::Result<Ex
 
 /// What `keepset prune` without any flags does, for verbs that end with it.
 pub async fn by_default(repository: &Repository, wire: &Wire, wait_lock: Option<Span>, stop: Stop) -> anyhow::Result<PruneReport> {
-    let args = PruneArgs { max_unused: MAX_UNUSED, max_repack: None, now: false, dry_run: false, wait_lock };
+    let args = PruneArgs { max_unused: MAX_UNUSED, max_repack: None, now: false, allow_no_snapshots: false, dry_run: false, wait_lock };
     prune(&args, repository, wire, stop).await
 }
 
@@ -82,7 +88,14 @@ async fn prune(args: &PruneArgs, repository: &Repository, wire: &Wire, stop: Sto
     let prune = Prune {
         repository,
         lock: &wire.lock_options(wire.wait_lock(args.wait_lock)),
-        options: PruneOptions { limits, dry_run: args.dry_run, now: args.now, young: YOUNG, memory: wire.memory() },
+        options: PruneOptions {
+            limits,
+            dry_run: args.dry_run,
+            allow_no_snapshots: args.allow_no_snapshots,
+            now: args.now,
+            young: YOUNG,
+            memory: wire.memory(),
+        },
         monitor: &shown,
         cancel: stop,
     };
@@ -90,6 +103,11 @@ async fn prune(args: &PruneArgs, repository: &Repository, wire: &Wire, stop: Sto
     shown.clear();
     report.map_err(|error| match error {
         PruneError::Interrupted => CliError::Interrupted.into(),
+        PruneError::Repository(error @ RepositoryError::Refused { .. }) => CliError::refused(
+            error.to_string(),
+            "is it whole? bring its folder `snapshots` back; if nothing in it is needed any more, say `--allow-no-snapshots`",
+        )
+        .into(),
         error @ PruneError::Repository(_) => error.into(),
     })
 }

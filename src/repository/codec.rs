@@ -75,6 +75,11 @@ pub(super) fn hash_all(source: &mut impl Read, length: u64) -> io::Result<Id> {
     }
 }
 
+/// First bytes of what a repository takes for one of its own small objects: JSON, compressed JSON, a bundle. A chunk that begins so is never
+/// stored raw: sealed, it would be such an object, whose content anybody chooses who can write a file into a volume, and who then needs
+/// nothing but the right to copy it to another name in the store.
+pub(crate) const SEALED_BEGIN: [u8; 4] = [b'{', b'[', 1, 2];
+
 /// A blob as it goes into a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encoded {
@@ -133,13 +138,14 @@ impl Encoder {
         }
         let mut length = plain.len();
         let mut plain_length = None;
-        if self.pays(plain)? {
+        let looks_sealed = plain.first().is_some_and(|first| SEALED_BEGIN.contains(first));
+        if looks_sealed || self.pays(plain)? {
             let compressor = if plain.len() < SMALL { &mut self.small } else { &mut self.compressor };
             let compressed = compressor.compress_to_buffer(plain, &mut self.sealed[IV..]).map_err(RepositoryError::Unfaithful)?;
             let claimed = u32::try_from(plain.len()).expect("chunkers and trees stay below 4 GiB");
             // What a reader would take for an attack on its memory is stored raw: no point may rest on a blob that is refused later.
             let opened = u32::try_from(compressed).unwrap_or(u32::MAX);
-            if compressed < plain.len() && check_claim(BlobKind::Data, opened, claimed).is_ok() {
+            if (looks_sealed || compressed < plain.len()) && check_claim(BlobKind::Data, opened, claimed).is_ok() {
                 self.prove(plain, compressed)?;
                 length = compressed;
                 plain_length = Some(claimed);
@@ -280,6 +286,24 @@ mod tests {
         assert_eq!(encoded.plain_length, None);
         let mut sealed = sealed.to_vec();
         assert!(Decoder::new(&key).unwrap().decode(&id_of(&plain), &mut sealed, None).unwrap() == plain);
+    }
+
+    #[test]
+    fn what_begins_as_a_sealed_object_does_is_never_stored_raw() {
+        let key = MasterKey::random().unwrap();
+        let mut encoder = Encoder::new(&key, FAST).unwrap();
+        for first in SEALED_BEGIN {
+            for length in [1, 2, 100, 300_000] {
+                let mut plain = vec![0u8; length];
+                crate::random::fill(&mut plain).unwrap();
+                plain[0] = first;
+                let (encoded, sealed) = encoder.encode(&plain).unwrap();
+                assert!(encoded.plain_length.is_some(), "{first}, {length} bytes");
+                let mut sealed = sealed.to_vec();
+                assert!(!SEALED_BEGIN.contains(&key.cipher().open(&sealed).unwrap()[0]));
+                assert!(Decoder::new(&key).unwrap().decode(&id_of(&plain), &mut sealed, encoded.plain_length).unwrap() == plain);
+            }
+        }
     }
 
     #[test]

@@ -113,6 +113,8 @@ impl Drop for Secret {
 const MAX_SCRYPT_MEMORY: u64 = 256 << 20;
 /// And beyond this much work, `N · r · p`: some ten seconds.
 const MAX_SCRYPT_WORK: u64 = 1 << 25;
+/// All keys that are tried take no more than this together: some fifty of restic's.
+const MAX_TOTAL_WORK: u64 = 1 << 26;
 
 impl KeyObject {
     /// Seals `master` under `password`.
@@ -163,12 +165,17 @@ impl KeyObject {
         Ok(Some(MasterKey::from_bytes(&bytes)))
     }
 
+    /// What it costs to try the key, in scrypt's own measure.
+    fn work(&self) -> u64 {
+        self.n.saturating_mul(u64::from(self.r)).saturating_mul(u64::from(self.p))
+    }
+
     fn derive(&self, password: &Password) -> Result<MasterKey, String> {
         if self.kdf != "scrypt" {
             return Err(format!("its key derivation is `{}`, not scrypt", self.kdf.chars().take(20).collect::<String>()));
         }
         let memory = self.n.saturating_mul(128).saturating_mul(u64::from(self.r));
-        let work = self.n.saturating_mul(u64::from(self.r)).saturating_mul(u64::from(self.p));
+        let work = self.work();
         if !self.n.is_power_of_two() || self.n < 2 || memory > MAX_SCRYPT_MEMORY || work > MAX_SCRYPT_WORK {
             return Err(format!("its scrypt parameters are out of bounds: N={}, r={}, p={}", self.n, self.r, self.p));
         }
@@ -229,12 +236,32 @@ async fn list_once(store: &Store) -> Result<(Vec<(Id, Result<KeyObject, String>)
     Ok((keys, is_whole))
 }
 
+/// The keys in the order of what it costs to try them, as far as all of them together stay bounded, and how many that passes over.
+///
+/// Who can write to the store can plant keys that take seconds to try. The keys of users cost less and come first.
+fn affordable(mut keys: Vec<(Id, Result<KeyObject, String>)>) -> (Vec<(Id, Result<KeyObject, String>)>, usize) {
+    let cost = |key: &Result<KeyObject, String>| key.as_ref().map_or(0, KeyObject::work);
+    keys.sort_by_key(|(_, key)| cost(key));
+    let mut spent = 0u64;
+    let mut within = |(_, key): &(Id, Result<KeyObject, String>)| {
+        spent = spent.saturating_add(cost(key));
+        spent <= MAX_TOTAL_WORK
+    };
+    let count = keys.iter().map_while(|key| within(key).then_some(())).count().max(1).min(keys.len());
+    let too_costly = keys.split_off(count).len();
+    (keys, too_costly)
+}
+
 /// The key that the password opens, and the master key in it. Of several it is the one whose master key `fits`; one that does not is
 /// better than none.
 pub async fn open(store: &Store, password: &Password, fits: impl Fn(&MasterKey) -> bool) -> Result<(Id, MasterKey), RepositoryError> {
     let mut unfit = None;
     let mut broken = None;
-    for (id, key) in list(store).await? {
+    let (keys, too_costly) = affordable(list(store).await?);
+    if too_costly > 0 {
+        tracing::warn!(keys = too_costly, "keys that would take too long to try are passed over");
+    }
+    for (id, key) in keys {
         match key.and_then(|key| key.open(password)) {
             Ok(Some(master)) if fits(&master) => return Ok((id, master)),
             Ok(Some(master)) => {
@@ -291,6 +318,21 @@ mod tests {
         };
         let (opened, id) = tokio::join!(open(&store, &password, |_| true), replace);
         assert_eq!(opened.unwrap().0, id);
+    }
+
+    #[test]
+    fn planted_keys_come_after_those_of_users_and_cost_bounded_work() {
+        let master = MasterKey::random().unwrap();
+        let password = Password::generate().unwrap();
+        let good = KeyObject::new(&master, &password, KeyOrigin::default()).unwrap();
+        let planted = KeyObject { n: 1 << 17, r: 8, p: 32, ..good.clone() };
+        let mut keys: Vec<_> = (0..100).map(|number| (Id([number; 32]), Ok(planted.clone()))).collect();
+        keys.push((Id([200; 32]), Ok(good)));
+        keys.push((Id([201; 32]), Err("damaged".to_owned())));
+        let (tried, too_costly) = affordable(keys);
+        assert_eq!(tried.iter().take(2).map(|(id, _)| id.0[0]).collect::<Vec<_>>(), [201, 200]);
+        assert!(tried.iter().map(|(_, key)| key.as_ref().map_or(0, KeyObject::work)).sum::<u64>() <= MAX_TOTAL_WORK);
+        assert_eq!(tried.len() + too_costly, 102);
     }
 
     #[test]

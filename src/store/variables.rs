@@ -146,9 +146,7 @@ fn is_read(name: &str, location: &Location) -> bool {
         Location::Folder(_) => return false,
         Location::S3 { .. } => name.starts_with("AWS_") && (AmazonS3ConfigKey::from_str(&lower).is_ok() || names_a_profile(name)),
         Location::Gcs { .. } => name.starts_with("GOOGLE_") && GoogleConfigKey::from_str(&lower).is_ok(),
-        Location::Azure { .. } => {
-            name.starts_with("AZURE_") && (AzureConfigKey::from_str(&lower).is_ok() || OF_RESTIC.contains(&name))
-        }
+        Location::Azure { .. } => name.starts_with("AZURE_") && (AzureConfigKey::from_str(&lower).is_ok() || OF_RESTIC.contains(&name)),
     };
     known || name == "AWS_CA_BUNDLE"
 }

@@ -103,7 +103,14 @@ impl Process {
 
     pub async fn prune(&self, max_unused: f64, now: bool, young: TimeDelta) -> Result<(), Failure> {
         let repository = self.open().await?;
-        let options = PruneOptions { limits: Limits { max_unused, max_repack: None }, dry_run: false, now, young, memory: 64 << 20 };
+        let options = PruneOptions {
+            allow_no_snapshots: true,
+            limits: Limits { max_unused, max_repack: None },
+            dry_run: false,
+            now,
+            young,
+            memory: 64 << 20,
+        };
         Prune { repository: &repository, lock: &self.lock, options, monitor: &Silent, cancel: self.door.life.stop() }.run().await?;
         Ok(())
     }

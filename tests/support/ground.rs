@@ -194,7 +194,8 @@ impl Ground {
     /// While others hold locks, their own packs are told from older ones by the lock's age: all that is older than the newest lock counts.
     pub async fn prune_waiting(&self, wait: Duration, set: impl FnOnce(&mut PruneOptions)) -> Result<PruneReport, PruneError> {
         let limits = Limits { max_unused: 0.0, max_repack: None };
-        let mut options = PruneOptions { limits, dry_run: false, now: false, young: TimeDelta::zero(), memory: 32 << 20 };
+        let mut options =
+            PruneOptions { allow_no_snapshots: true, limits, dry_run: false, now: false, young: TimeDelta::zero(), memory: 32 << 20 };
         set(&mut options);
         let (_asks, cancel) = watch::channel(false);
         let lock = self.lock_options(wait);

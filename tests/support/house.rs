@@ -252,6 +252,7 @@ impl House {
         let (_cancel, cancelled) = watch::channel(false);
         let lock = LockOptions { identity, wait: Duration::ZERO, clock: self.clock.clone() };
         let options = PruneOptions {
+            allow_no_snapshots: true,
             limits: Limits { max_unused: 0.0, max_repack: None },
             dry_run: false,
             now: true,

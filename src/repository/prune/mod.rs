@@ -62,6 +62,9 @@ pub struct PruneOptions {
     pub limits: Limits,
     /// Find out and change nothing.
     pub dry_run: bool,
+    /// Prune a repository that has packs and not a single snapshot: everything in it goes. Otherwise that is refused, since half of a copy
+    /// that was cut short looks the same.
+    pub allow_no_snapshots: bool,
     /// Delete condemned packs in this call already: safe where everybody who reads takes locks.
     pub now: bool,
     /// While others hold locks, packs younger than this are left alone: most likely they are theirs. Nothing but thrift rests on it.
@@ -140,6 +143,13 @@ impl Prune<'_> {
     async fn mark(&self, lock: &Lock, report: &mut PruneReport) -> Result<Option<Marked>, PruneError> {
         let mut survey = Survey::make(self, lock).await?;
         report.snapshots = survey.snapshots.len() as u64;
+        if survey.snapshots.is_empty() && !survey.present.is_empty() && !self.options.allow_no_snapshots && !self.options.dry_run {
+            return Err(RepositoryError::Refused {
+                what: format!("a prune of the repository at {}", self.repository.store().location()),
+                reason: format!("it has {} packs and no snapshot at all, so that all its data would go", survey.present.len()),
+            }
+            .into());
+        }
         let condemned = survey.take_condemned();
         if let Some((key, marks)) = survey.marks.take() {
             // What the snapshots of then need has not been looked at again: enough that no pack has gone since.
