@@ -105,3 +105,22 @@ async fn condemned_and_damaged_packs_are_not_taken_over() {
     assert_eq!(deleted.packs, orphans.len() as u64);
     condemned.assert_tidy("pruned").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_left_pack_with_a_rotten_blob_is_not_taken_over() {
+    let mut ground = Ground::new().await;
+    ground.backup(&files(0..10)).await.unwrap();
+    let orphans = ground.orphan(10..40).await;
+    let store = ground.repository.store();
+    let mut rotten = store.get(&orphans[0]).await.unwrap().to_vec();
+    // Its header, at the end, stays what it was.
+    rotten[20] ^= 1;
+    store.delete(&orphans[..1]).await.unwrap();
+    store.put_new(&orphans[0], rotten.into()).await.unwrap();
+    let lock = Lock::acquire(&ground.repository, Mode::Shared, &ground.lock_options(Duration::ZERO), &Silent).await.unwrap();
+    let adopted = adopt(&ground.repository, &lock, &Index::load(&ground.repository).await.unwrap()).await.unwrap();
+    lock.release().await.unwrap();
+    assert_eq!(adopted, Some(orphans.len() - 1));
+    let index = Index::load(&ground.repository).await.unwrap();
+    assert!(!index.packs().contains(&pack::id_of_key(&orphans[0]).unwrap()));
+}

@@ -350,3 +350,26 @@ fn a_repository_that_lost_all_snapshots_is_pruned_only_with_a_flag() {
     keepset.ok(["prune", "--allow-no-snapshots", "--now"]);
     assert_eq!(keepset.objects("data").len(), 0);
 }
+
+#[test]
+fn a_damaged_pack_heals_by_the_steps_of_the_runbook() {
+    let keepset = Keepset::new();
+    let live = keepset.set(1);
+    let point = keepset.backup(&live);
+    let largest = |keepset: &Keepset| keepset.objects("data").into_iter().max_by_key(|pack| fs::metadata(pack).unwrap().len()).unwrap();
+    let pack = largest(&keepset);
+    let mut bytes = fs::read(&pack).unwrap();
+    bytes[100] ^= 1;
+    fs::remove_file(&pack).unwrap();
+    fs::write(&pack, bytes).unwrap();
+    keepset.run(["check", "--read-data"]).expect(1);
+    keepset.run(["repair", "points", "--read-data"]).expect(1);
+    fs::rename(&pack, keepset.path("kept")).unwrap();
+    keepset.ok(["repair", "index"]);
+    keepset.backup(&live);
+    keepset.ok(["check", "--read-data"]);
+    keepset.ok(["repair", "points", "--read-data"]);
+    let back = keepset.path("back");
+    keepset.ok(["restore", "shop/web", "--point", &point, "--into", back.to_str().unwrap()]);
+    assert_same(&live.join("data-web-0"), &back.join("data-web-0"));
+}

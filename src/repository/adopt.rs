@@ -6,18 +6,22 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::model::id::Id;
 use crate::repository::Repository;
+use crate::repository::check::packs;
 use crate::repository::error::RepositoryError;
 use crate::repository::header;
 use crate::repository::index::{self, Index};
 use crate::repository::lock::Lock;
+use crate::repository::pack::{self, PackEntry};
 use crate::repository::prove::packs_present;
 use crate::repository::prune::record::Records;
+use crate::store::ErrorKind;
 
-const IN_FLIGHT: usize = 16;
+/// Packs that are read at the same time, in pieces.
+const AT_ONCE: usize = 2;
 
 /// Puts index objects for the packs that no index object names, and returns how many those are; `None` where somebody else is at work, whose
-/// packs they may be. `lock` is a shared one of the caller's, whose movers have not begun. A pack whose header does not say what it holds is left
-/// alone, and so is one that a prune is about to delete.
+/// packs they may be. `lock` is a shared one of the caller's, whose movers have not begun. A pack of which any blob is not what the header says is left
+/// alone: later backups would rely on it. So is one that a prune is about to delete.
 ///
 /// A writer holds its lock from before its first pack until after its index. So a pack that is listed first, while then no other lock stands,
 /// and that is in no index object loaded last, was put by one that is dead.
@@ -36,8 +40,10 @@ pub async fn adopt(repository: &Repository, lock: &Lock, index: &Index) -> Resul
     let mut orphans: Vec<(Id, u64)> = orphans.collect();
     orphans.sort_unstable();
     let read = |(id, size)| async move {
-        match header::read(repository, &id, size).await {
+        match proven(repository, &id, size).await {
             Ok(entries) => Ok(Some((id, entries))),
+            // A prune that began before the look at the records may have deleted it since.
+            Err(RepositoryError::Store(error)) if error.kind == ErrorKind::NotFound => Ok(None),
             Err(error @ RepositoryError::Damaged { .. }) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a pack that a killed run left cannot be used");
                 Ok(None)
@@ -45,7 +51,7 @@ pub async fn adopt(repository: &Repository, lock: &Lock, index: &Index) -> Resul
             Err(error) => Err(error),
         }
     };
-    let found: Vec<Option<_>> = futures::stream::iter(orphans).map(read).buffer_unordered(IN_FLIGHT).try_collect().await?;
+    let found: Vec<Option<_>> = futures::stream::iter(orphans).map(read).buffer_unordered(AT_ONCE).try_collect().await?;
     let found: Vec<_> = found.into_iter().flatten().collect();
     let count = found.len();
     if count > 0 {
@@ -53,4 +59,13 @@ pub async fn adopt(repository: &Repository, lock: &Lock, index: &Index) -> Resul
         index::put_all(repository, found).await?;
     }
     Ok(Some(count))
+}
+
+/// What the pack's header says that it holds, once every blob has been read and proven.
+async fn proven(repository: &Repository, id: &Id, size: u64) -> Result<Vec<PackEntry>, RepositoryError> {
+    let entries = header::read(repository, id, size).await?;
+    match packs::damage(repository, id, size, entries.clone()).await? {
+        None => Ok(entries),
+        Some(what) => Err(RepositoryError::damaged(pack::key(id), what)),
+    }
 }

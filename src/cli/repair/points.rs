@@ -22,7 +22,8 @@ use crate::repository::check::PointState;
 /// Lists claims that are whole and counts files that are lost. Nothing is written: lost bytes come back
 /// from nowhere but a copy of the repository. `restore --skip-damaged` brings all back that can be read,
 /// `restore --claim` a claim that is whole; `forget ID` forgets a point that is of no use. The next backup stores
-/// again whatever is still in the volumes. Exit code 1 says that some point is damaged.
+/// again whatever is still in the volumes, once no index names the damaged packs: move them out of the
+/// repository's data folder and run `repair index`. Exit code 1 says that some point is damaged.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct PointsArgs {

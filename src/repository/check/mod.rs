@@ -7,7 +7,7 @@
 
 mod layout;
 mod losses;
-mod packs;
+pub(in crate::repository) mod packs;
 mod promises;
 mod report;
 mod trees;

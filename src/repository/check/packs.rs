@@ -104,6 +104,23 @@ async fn read_blobs(repository: Repository, index: Arc<Index>, id: Id, size: u64
     Ok((id, scan.finish(&id).err().map(|wrong| wrong.lost).unwrap_or_default()))
 }
 
+/// Reads a pack whole. `Some` says what is wrong with its blobs, which are those of its header: by offset, without gaps.
+pub(in crate::repository) async fn damage(
+    repository: &Repository,
+    id: &Id,
+    size: u64,
+    entries: Vec<PackEntry>,
+) -> Result<Option<String>, RepositoryError> {
+    let mut scan = Scan::of(repository, entries, None)?;
+    let mut at = 0;
+    while at < size {
+        let end = (at + WINDOW).min(size);
+        scan = scan.pushed(repository.store().get_range(&pack::key(id), at..end).await?).await?;
+        at = end;
+    }
+    Ok(scan.finish(id).err().map(|wrong| wrong.what))
+}
+
 /// What is wrong with a pack.
 struct Wrong {
     what: String,
