@@ -1,4 +1,5 @@
 //! Does each verb of the real program do what its help says, in text and in JSON?
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 mod support;
 
