@@ -16,7 +16,7 @@ use crate::model::set::SetName;
 use crate::platform::PlatformError;
 use crate::platform::folders::hold;
 use crate::platform::folders::root::{Root, text};
-use crate::platform::folders::target::sync;
+use crate::platform::folders::target::{is_mark_of, sync};
 
 const PREFIX: &str = ".keepset-restore-";
 /// A closed journal of a restore that changed claims which were there keeps its bytes under this name, until the set's next one does.
@@ -74,7 +74,7 @@ pub(super) async fn open(root: &Root, set: &SetName, first: &str) -> Result<File
     let name = name(set);
     let path = root.path_of(&name);
     let making = |e: io::Error| PlatformError::io("create", &path, e);
-    let (mut file, beside) = root.make_file(PREFIX).map_err(making)?;
+    let (mut file, beside) = root.make_file(&name).map_err(making)?;
     let written = match lock(&file, &path).await {
         Ok(()) => append(&mut file, &path, first),
         Err(error) => Err(error),
@@ -138,6 +138,8 @@ pub(super) fn close(root: &Root, set: &SetName) -> Result<(), PlatformError> {
     let closed =
         if read_at(root, &name)?.is_some_and(may_disturb) { root.rename(&name, &closed_name(set)) } else { root.remove_file(&name) };
     closed.map_err(|e| PlatformError::io("remove", &root.path_of(&name), e))?;
+    // Only who holds the journal writes marks of the set, so what a killed process had begun to write is nobody's.
+    root.remove_leftovers(|prefix| prefix == name || is_mark_of(prefix, set)).map_err(|e| PlatformError::io("remove", root.path(), e))?;
     sync(root)
 }
 
@@ -232,5 +234,17 @@ mod tests {
             assert_eq!(fs::read_to_string(victim.path().join("shadow")).unwrap(), "root:secret\n");
             assert!(!victim.path().join("absent").exists());
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_began_to_write_goes_with_the_journal() {
+        let root = tempfile::tempdir().unwrap();
+        let _file = open(&at(&root), &web(), "first\n").await.unwrap();
+        let left = [".keepset-incomplete-data-web-0565708c90e1bdacb~", ".keepset-restore-web565708c90e1bdacb~"];
+        let other = [".keepset-incomplete-data-db-0565708c90e1bdacb~", ".keepset-incomplete-data-web-0", "notes-web-0565708c90e1bdacb~"];
+        left.iter().chain(&other).for_each(|name| fs::write(root.path().join(name), "x").unwrap());
+        close(&at(&root), &web()).unwrap();
+        assert!(left.iter().all(|name| !root.path().join(name).exists()));
+        assert!(other.iter().all(|name| root.path().join(name).exists()));
     }
 }

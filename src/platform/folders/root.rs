@@ -195,6 +195,18 @@ impl Root {
         Ok(open_folder(self.folder.as_fd(), name.as_bytes())?.into())
     }
 
+    /// Removes what killed processes left under names of [`Root::make_file`]; `is_ours` tells by the prefix which ones are meant. None that
+    /// is being written may be among them.
+    pub(super) fn remove_leftovers(&self, is_ours: impl Fn(&str) -> bool) -> io::Result<()> {
+        for (name, kind) in self.entries()? {
+            let prefix = name.to_str().and_then(prefix_of_made);
+            if kind == FileType::RegularFile && prefix.is_some_and(&is_ours) {
+                self.remove_file(&name.to_string_lossy())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives a file another name, in place of what had it.
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(renameat(&self.folder, from, &self.folder, to)?)
@@ -345,6 +357,12 @@ fn open_up(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The prefix of a name that [`Root::make_file`] gave.
+fn prefix_of_made(name: &str) -> Option<&str> {
+    let (prefix, digits) = name.strip_suffix('~').and_then(|name| name.split_at_checked(name.len().checked_sub(16)?))?;
+    digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then_some(prefix)
 }
 
 /// Removes an entry of an open folder and all below it.

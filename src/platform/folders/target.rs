@@ -44,6 +44,11 @@ fn is_run(text: &str) -> bool {
     text.len() <= LONGEST_RUN && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
+/// Whether the name, or what it begins with before it was whole, is a mark of one of the set's claims.
+pub(super) fn is_mark_of(name: &str, set: &SetName) -> bool {
+    name.strip_prefix(MARK).is_some_and(|claim| ClaimId::of_name(claim, &set.name).is_some())
+}
+
 fn mark_name(claim: &str) -> String {
     format!("{MARK}{claim}")
 }
