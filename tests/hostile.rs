@@ -27,6 +27,7 @@ use keepset::repository::snapshot::{self, Snapshot};
 use keepset::store::Store;
 use support::crafted::{Crafted, dir, file, manifest, nodes_of};
 use support::keepset::{Keepset, Ran};
+use support::tree::Dice;
 
 /// Address space that each process may take, in KiB.
 const MEMORY: u64 = 1_500_000;
@@ -553,4 +554,31 @@ fn a_file_that_looks_like_a_snapshot_cannot_be_made_one() {
     }
     let listed = keepset.run(["list", "--json"]);
     assert!(!listed.out.contains("eve") && !listed.out.contains("2030-01-01"), "{}", listed.out);
+}
+
+#[test]
+fn a_file_of_json_behind_white_space_cannot_be_made_the_config() {
+    let keepset = Keepset::new();
+    let live = keepset.set(1);
+    let claim = live.join("data-web-0");
+    fs::remove_dir_all(&claim).unwrap();
+    fs::create_dir(&claim).unwrap();
+    // A field that nobody reads, of bytes that do not compress.
+    let noise = Dice(7).bytes(200_000).into_iter().filter(|byte| *byte >= 0x20 && *byte != b'"' && *byte != b'\\');
+    let mut content = b"\n{\"version\":2,\"id\":\"".to_vec();
+    content.extend([b'e'; 64]);
+    content.extend(b"\",\"chunker_polynomial\":\"25b468838dcb75\",\"x\":\"");
+    content.extend(noise);
+    content.extend(b"\"}");
+    fs::write(claim.join("file"), &content).unwrap();
+    keepset.backup(&live);
+    let config = keepset.path("repository/config");
+    let packs: Vec<_> =
+        keepset.objects("data").into_iter().map(|pack| fs::read(pack).unwrap()).filter(|bytes| bytes.len() > content.len()).collect();
+    assert!(!packs.is_empty(), "no pack holds the file");
+    for bytes in packs {
+        fs::remove_file(&config).unwrap();
+        fs::write(&config, &bytes[..content.len() + 32]).unwrap();
+        assert_ne!(keepset.run(["list"]).code, 0, "a file of a volume was taken for the config");
+    }
 }

@@ -77,8 +77,8 @@ pub(super) fn hash_all(source: &mut impl Read, length: u64) -> io::Result<Id> {
 
 /// First bytes of what a repository takes for one of its own small objects: JSON, compressed JSON, a bundle. A chunk that begins so is never
 /// stored raw: sealed, it would be such an object, whose content anybody chooses who can write a file into a volume, and who then needs
-/// nothing but the right to copy it to another name in the store.
-pub(crate) const SEALED_BEGIN: [u8; 4] = [b'{', b'[', 1, 2];
+/// nothing but the right to copy it to another name in the store. JSON may have white space before it.
+pub(crate) const SEALED_BEGIN: [u8; 8] = [b'{', b'[', 1, 2, b' ', b'\t', b'\n', b'\r'];
 
 /// A blob as it goes into a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
